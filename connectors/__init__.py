@@ -1,0 +1,1 @@
+"""Everything that touches the outside: Binance, the simulated exchange, ClickHouse, metrics."""

@@ -1,0 +1,1 @@
+"""The dataflow and its stateful steps."""
