@@ -1,0 +1,1 @@
+"""The store: ClickHouse, embedded or on a server, and the sink that fills it."""

@@ -1,0 +1,384 @@
+"""The store: one ClickHouse database, embedded (chDB) or on a server, behind one data source name.
+
+```python
+from connectors.clickhouse.store import Store
+
+with Store.open("chdb:////var/lib/pairflow", source="binance") as store:
+    print(store.query("SELECT symbol, count() FROM bars GROUP BY symbol"))
+```
+
+Opening creates what is missing and upgrades what is older, by the numbered files in ``clickhouse/``.
+Everything that can go wrong outside the program is raised as `StoreError`, whose text is one line for the user.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from clickhouse_connect.driver.client import Client
+
+SCHEMA = Path(__file__).resolve().parents[2] / "clickhouse"
+"""Folder of the numbered SQL files that make the schema."""
+
+DATABASE = "pairflow"
+"""Database used where the DSN names none."""
+
+SIMULATED = frozenset({"simulator"})
+"""Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
+
+_ROW_TABLES = ("stored_trades", "stored_bars", "stored_pair_metrics", "stored_signals")
+
+# A server that is there answers a connection attempt within milliseconds; more than this is a wrong address.
+_CONNECT_SECONDS = 10
+
+# clickhouse-connect logs what it also raises; without a handler Python would print it to stderr.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+
+
+class StoreError(Exception):
+    """Say in one line what failed, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Dsn:
+    """A parsed data source name.
+
+    :arg path: Folder of an embedded store; None for a server.
+    :arg host: Name or address of the server, with ``port`` and ``secure`` (TLS).
+    :arg database: Database in which the tables live.
+    """
+
+    database: str
+    path: str | None = None
+    host: str = ""
+    port: int = 0
+    secure: bool = False
+    user: str = "default"
+    password: str = ""
+
+    @classmethod
+    def parse(cls, dsn: str) -> Self:
+        """Read ``chdb:///path`` or ``clickhouse://user:password@host:8123/db`` (``clickhouses`` for TLS).
+
+        :arg dsn: The data source name.
+        :returns: Its parts.
+        :raises StoreError: If it has another form.
+        """
+        expected = "expected chdb:///path/to/folder or clickhouse://user:password@host:8123/database"
+        try:
+            parts = urlsplit(dsn)
+            port = parts.port
+        except ValueError as ex:
+            msg = f"the ClickHouse DSN cannot be read ({ex}): {expected}"
+            raise StoreError(msg) from None
+        if parts.scheme == "chdb":
+            path = unquote(parts.path)
+            if (
+                parts.netloc
+                or not path.startswith("/")
+                or path.strip("/") == ""
+                or parts.query
+                or parts.fragment
+            ):
+                msg = f"{dsn!r} does not name a folder: {expected}, with three slashes and the absolute path"
+                raise StoreError(msg)
+            return cls(database=DATABASE, path=os.path.realpath(path))
+        if parts.scheme in ("clickhouse", "clickhouses"):
+            database = unquote(parts.path.strip("/")) or DATABASE
+            if not parts.hostname or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
+                msg = f"the ClickHouse DSN names no server or no plain database name: {expected}"
+                raise StoreError(msg)
+            secure = parts.scheme == "clickhouses"
+            return cls(
+                database=database,
+                host=parts.hostname,
+                port=port or (8443 if secure else 8123),
+                secure=secure,
+                user=unquote(parts.username or "default"),
+                password=unquote(parts.password or ""),
+            )
+        msg = f"the ClickHouse DSN has the unknown scheme {parts.scheme!r}: {expected}"
+        raise StoreError(msg)
+
+    def __str__(self) -> str:
+        """Show where the store is, without the password."""
+        if self.path is not None:
+            return self.path
+        return f"{self.host}:{self.port}/{self.database}"
+
+
+class Store:
+    """An open store.
+
+    Thread-safe as clickhouse-connect's client is: calls of one store run one after another.
+    """
+
+    def __init__(self, dsn: Dsn, client: Client) -> None:
+        self.dsn = dsn
+        self.client = client
+
+    @classmethod
+    def open(cls, dsn: str, *, source: str | None = None, create: bool = True) -> Store:
+        """Connect, bring the schema up to date and check that the source fits what is stored.
+
+        :arg dsn: ``chdb:///path`` or ``clickhouse://user:password@host:8123/database``.
+        :arg source: Where the rows to come are from (binance, simulator, recording, archive);
+            None to read only.
+        :arg create: False: raise if there is no store yet, instead of creating one.
+        :returns: The store.
+        :raises StoreError: With one line for the user.
+        """
+        parsed = Dsn.parse(dsn)
+        store = cls(parsed, _connect(parsed, create))
+        try:
+            with store._explained("preparing the database"):
+                store._migrate(create)
+                if source is not None:
+                    store._check_source(source)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Write rows; on return they are stored.
+
+        :arg table: Name of a table, with columns named as in ``rows``.
+        :arg rows: The rows; any number, best 10,000 or more at once.
+        :raises StoreError: If they could not be written.
+        """
+        with self._explained(f"writing {rows.num_rows} rows to {table}"):
+            self.client.insert_arrow(table, rows, database=self.dsn.database)
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run a query and return its rows.
+
+        :arg sql: The query, with ``{name:Type}`` where parameters go.
+        :arg parameters: Their values.
+        :returns: One tuple a row.
+        :raises StoreError: With the server's message.
+        """
+        with self._explained("running a query"):
+            return [
+                tuple(row) for row in self.client.query(sql, parameters=dict(parameters or {})).result_rows
+            ]
+
+    def record_run(
+        self,
+        *,
+        source: str,
+        market: str,
+        symbols: Sequence[str],
+        pairs: Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> str:
+        """Write down in ``runs`` that a run started.
+
+        :arg settings: The run's settings, free of secrets.
+        :returns: The run's identifier.
+        :raises StoreError: If it could not be written.
+        """
+        run = str(uuid.uuid4())
+        packages = {
+            name: version(name) for name in ("bytewax", "chdb", "clickhouse-connect", "numba", "numpy")
+        }
+        row = {
+            "run": run,
+            "started": datetime.now(UTC),
+            "source": source,
+            "market": market,
+            "symbols": list(symbols),
+            "pairs": list(pairs),
+            "settings": json.dumps(settings, default=str, sort_keys=True),
+            "versions": {"python": platform.python_version(), **packages},
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        with self._explained("writing the run"):
+            self.client.insert(
+                "runs", [list(row.values())], column_names=list(row), database=self.dsn.database
+            )
+        return run
+
+    def close(self) -> None:
+        """Release the connection, and with the last one of the process the folder of an embedded store."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        from clickhouse_connect.driver.exceptions import ClickHouseError
+
+        try:
+            yield
+        except (ClickHouseError, OSError) as ex:
+            raise explain(ex, self.dsn, doing) from ex
+
+    def _migrate(self, create: bool) -> None:
+        """Apply the schema files that this database has not seen."""
+        client, database = self.client, self.dsn.database
+        exists = client.command("EXISTS DATABASE " + database)
+        if exists:
+            client.database = database
+            exists = client.command("EXISTS TABLE schema_version")
+        if not exists and not create:
+            msg = f"there is no pairflow database in {self.dsn}: start the flow first, or name another store"
+            raise StoreError(msg)
+        if not exists:
+            client.command("CREATE DATABASE IF NOT EXISTS " + database)
+            client.database = database
+            client.command(
+                "CREATE TABLE IF NOT EXISTS schema_version"
+                " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
+                " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
+                " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
+            )
+        files = sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
+        newest = int(files[-1].name[:3])
+        current = int(str(client.command("SELECT max(version) FROM schema_version")))
+        if current > newest:
+            msg = (
+                f"the store in {self.dsn} has schema {current}, newer than schema {newest} of this program: "
+                "update the program, or name another store"
+            )
+            raise StoreError(msg)
+        for file in files:
+            number = int(file.name[:3])
+            if number <= current:
+                continue
+            for statement in statements(file.read_text()):
+                client.command(statement)
+            client.command("INSERT INTO schema_version (version) SELECT {number:UInt32}", {"number": number})
+
+    def _check_source(self, source: str) -> None:
+        """Refuse to mix real and simulated prices."""
+        # Any row tells: a store never holds both kinds, so this reads one row a table.
+        parts = " UNION ALL ".join(f"(SELECT source FROM {table} LIMIT 1)" for table in _ROW_TABLES)  # noqa: S608
+        for (stored,) in self.client.query(parts).result_rows:
+            if (stored in SIMULATED) != (source in SIMULATED):
+                kinds = {True: "simulated prices", False: "real prices"}
+                msg = (
+                    f"the store in {self.dsn} holds {kinds[stored in SIMULATED]} (source {stored!r}) and the "
+                    f"source {source!r} gives {kinds[source in SIMULATED]}: name another folder or database "
+                    "in PAIRFLOW_CLICKHOUSE"
+                )
+                raise StoreError(msg)
+
+
+def statements(text: str) -> Iterator[str]:
+    """Split a schema file into its statements, without comments.
+
+    :arg text: SQL; strings in single quotes, comments from ``--`` to the end of the line.
+    :returns: The statements, without their semicolons.
+    """
+    parts = [""]
+    for piece in re.findall(r"--[^\n]*|'(?:[^'\\]|\\.|'')*'|;|[^;'-]+|-", text):
+        if piece == ";":
+            parts.append("")
+        elif not piece.startswith("--"):
+            parts[-1] += piece
+    return (part.strip() for part in parts if part.strip())
+
+
+def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
+    """Turn what the driver raised into one line for the user.
+
+    :arg ex: What was raised.
+    :arg dsn: Which store.
+    :arg doing: What was being done, as in "writing 5 rows to trades".
+    :returns: The error to raise.
+    """
+    text = str(ex)
+    code = getattr(ex, "code", None)
+    if code is None and (found := re.search(r"Code: (\d+)\.", text)):
+        code = int(found[1])
+    if "Cannot lock file" in text:
+        line = (
+            f"the folder {dsn} is in use by another process: stop it, ask it over HTTP "
+            "(http://127.0.0.1:8123), or name another folder in PAIRFLOW_CLICKHOUSE"
+        )
+    elif "NOT_ENOUGH_SPACE" in text or "No space left on device" in text or code == 243:
+        line = f"no space left on the disk of {dsn} while {doing}: free some; nothing stored so far is lost"
+    elif code in (192, 193, 194, 516):
+        line = f"{dsn} refused user {dsn.user!r}: check user and password in PAIRFLOW_CLICKHOUSE"
+    elif code == 497:
+        line = f"user {dsn.user!r} may not do this on {dsn}: {_first_line(text)}"
+    elif code is None and dsn.path is None:
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)|timed out|certificate verify failed", text)
+        why = (reason[1] or reason[0]) if reason else _first_line(text)
+        line = (
+            f"no answer from ClickHouse at {dsn} ({why.strip()}): check that it runs and that "
+            "PAIRFLOW_CLICKHOUSE is right"
+        )
+    else:
+        line = f"ClickHouse ({dsn}) failed while {doing}: {_first_line(text)}"
+    return StoreError(line)
+
+
+def _first_line(text: str) -> str:
+    """Keep the server's own words, without its version, its stack and the driver's wrapping."""
+    found = re.search(r"DB::Exception: (.*)", text)
+    line = (found[1] if found else text).splitlines()[0] if text else "no reason given"
+    return re.sub(r"\s*\(version [^)]*\)+|, Stack trace.*", "", line)[:400]
+
+
+def _connect(dsn: Dsn, create: bool) -> Client:
+    import clickhouse_connect
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    if dsn.path is not None:
+        _check_folder(Path(dsn.path), create)
+    try:
+        if dsn.path is not None:
+            return clickhouse_connect.get_client(interface="chdb", path=dsn.path)
+        return clickhouse_connect.get_client(
+            host=dsn.host,
+            port=dsn.port,
+            interface="https" if dsn.secure else "http",
+            username=dsn.user,
+            password=dsn.password,
+            connect_timeout=_CONNECT_SECONDS,
+            # A session is locked while a query of it runs: a repeated insert would be refused, not repeated.
+            autogenerate_session_id=False,
+        )
+    except (ClickHouseError, OSError) as ex:
+        raise explain(ex, dsn, "connecting") from ex
+
+
+def _check_folder(path: Path, create: bool) -> None:
+    """Say plainly what the engine would wrap in a stack trace."""
+    if not path.exists() and not create:
+        msg = f"there is no store in {path}: start the flow first, or name another folder"
+        raise StoreError(msg)
+    if path.exists() and not path.is_dir():
+        msg = f"{path} is a file: PAIRFLOW_CLICKHOUSE must name a folder, as in chdb:///path/to/folder"
+        raise StoreError(msg)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        msg = f"the folder {path} cannot be written: change its permissions or PAIRFLOW_CLICKHOUSE"
+        raise StoreError(msg)
