@@ -1,0 +1,1 @@
+"""Binance: the live feed, back-fill over REST, archives and recordings."""

@@ -1,0 +1,393 @@
+"""Put trades in id order, each id once, and name the ids that are missing. Pure: no I/O, no clock.
+
+Trade ids of a symbol are consecutive, so the last id handed out is all there is to know about its past: the
+next trade is ``last + 1``, anything lower is a duplicate, anything higher means ids are missing, and is held
+until they have come, whether by the other connection, by REST, or not at all:
+
+>>> feed = Continuity(symbols=1)
+>>> block = np.zeros(4, TRADE)
+>>> block["id"] = [7, 8, 8, 11]
+>>> feed.push(block)["id"]
+array([7, 8])
+>>> feed.missing(0)
+[(9, 10)]
+>>> feed.skip(0, 10)["id"]
+array([11])
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.compile import kernel, warm_up
+from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Block
+
+NONE = -1
+"""Last id of a symbol of which no trade was seen yet."""
+
+_EMPTY = np.empty(0, TRADE)
+_OPEN, _REST, _LATE, _UNAVAILABLE = range(4)
+assert GAP_REPAIRS == ("open", "rest", "late", "unavailable")
+
+
+@kernel("(int64[:], int64[:], int32[:], int64[::1], int64[::1], boolean[::1], int64[::1], int64[::1])")
+def _sift(
+    ids: NDArray[np.int64],
+    times: NDArray[np.int64],
+    symbols: NDArray[np.int32],
+    last: NDArray[np.int64],
+    last_time: NDArray[np.int64],
+    blocked: NDArray[np.bool_],
+    ready: NDArray[np.int64],
+    held: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Tell trades that can go on (``ready``) from those that must wait (``held``); the rest are duplicates.
+
+    Moves ``last`` and ``last_time`` on, and sets ``blocked`` where a symbol skipped an id.
+
+    :returns: How many indices were written to ``ready`` and to ``held``.
+    """
+    n_ready = 0
+    n_held = 0
+    for i in range(len(ids)):
+        s = symbols[i]
+        if s < 0:
+            continue
+        if not blocked[s] and (ids[i] == last[s] + 1 or last[s] < 0):
+            last[s] = ids[i]
+            last_time[s] = max(last_time[s], times[i])
+            ready[n_ready] = i
+            n_ready += 1
+        elif ids[i] > last[s]:
+            blocked[s] = True
+            held[n_held] = i
+            n_held += 1
+    return n_ready, n_held
+
+
+class _Run:
+    """Trades of consecutive ids, in pieces as they came."""
+
+    __slots__ = ("first", "last", "pieces")
+
+    def __init__(self, first: int, last: int, pieces: list[Block]) -> None:
+        self.first = first
+        self.last = last
+        self.pieces = pieces
+
+
+class _Waiting:
+    """Trades of one symbol that wait for lower ids: runs in id order, never touching each other."""
+
+    __slots__ = ("firsts", "runs")
+
+    def __init__(self) -> None:
+        self.firsts: list[int] = []
+        self.runs: list[_Run] = []
+
+    def add(self, trades: Block) -> int:
+        """Add trades of strictly increasing ids; return how many were new."""
+        ids = trades["id"]
+        cuts = np.flatnonzero(np.diff(ids) != 1) + 1
+        bounds = [0, *cuts.tolist(), len(ids)]
+        return sum(self._add_run(trades[i:j]) for i, j in pairwise(bounds))
+
+    def _add_run(self, run: Block) -> int:
+        start, last = int(run["id"][0]), int(run["id"][-1])
+        added = 0
+        at = bisect_right(self.firsts, start)
+        pos = start
+        if at > 0:
+            pos = max(pos, self.runs[at - 1].last + 1)
+        while pos <= last:
+            end = last if at == len(self.runs) else min(last, self.firsts[at] - 1)
+            if pos <= end:
+                added += end - pos + 1
+                at = self._insert(at, pos, end, run[pos - start : end - start + 1].copy())
+            if at == len(self.runs):
+                break
+            pos = max(pos, self.runs[at].last + 1)
+            at += 1
+        return added
+
+    def _insert(self, at: int, first: int, last: int, piece: Block) -> int:
+        """Insert a run before index ``at``, joined to its neighbours; return the index that comes after."""
+        if at > 0 and self.runs[at - 1].last + 1 == first:
+            at -= 1
+            self.runs[at].last = last
+            self.runs[at].pieces.append(piece)
+        else:
+            self.runs.insert(at, _Run(first, last, [piece]))
+            self.firsts.insert(at, first)
+        at += 1
+        if at < len(self.runs) and self.runs[at].first == last + 1:
+            before, after = self.runs[at - 1], self.runs.pop(at)
+            self.firsts.pop(at)
+            before.last = after.last
+            before.pieces.extend(after.pieces)
+        return at
+
+    def release(self, last: int) -> list[Block]:
+        """Take out the first run if it starts at ``last + 1``."""
+        if not self.runs or self.runs[0].first != last + 1:
+            return []
+        self.firsts.pop(0)
+        return self.runs.pop(0).pieces
+
+    def drop_newest(self, count: int) -> int:
+        """Drop at least ``count`` trades from the top, or all there are; return how many went."""
+        dropped = 0
+        while self.runs and dropped < count:
+            run = self.runs[-1]
+            piece = run.pieces.pop()
+            dropped += len(piece)
+            run.last -= len(piece)
+            if not run.pieces:
+                self.runs.pop()
+                self.firsts.pop()
+        return dropped
+
+
+class Continuity:
+    """Merge trades of many symbols from any number of connections and back-fills into one ordered stream.
+
+    :arg symbols: How many symbols; a trade's ``symbol`` indexes them.
+    :arg last: Last id handed out per symbol, ``NONE`` where there is none: the first trade that comes is
+        then taken as the start.
+    :arg limit: How many trades may wait for lower ids, over all symbols. Beyond it the newest of the symbol
+        that holds the most are dropped, and are missing like any other.
+    """
+
+    def __init__(self, symbols: int, last: Iterable[int] | None = None, limit: int = 1_000_000) -> None:
+        warm_up(_sift)
+        self.last: NDArray[np.int64] = np.full(symbols, NONE, np.int64)
+        if last is not None:
+            self.last[:] = list(last)
+        self.last_time: NDArray[np.int64] = np.zeros(symbols, np.int64)
+        self.limit = limit
+        self.held = 0
+        """Trades that wait now."""
+        self.duplicates = 0
+        """Trades dropped because their id had come before."""
+        self.dropped = 0
+        """Trades dropped because ``limit`` was reached."""
+        self._blocked: NDArray[np.bool_] = np.zeros(symbols, np.bool_)
+        self._waiting: dict[int, _Waiting] = {}
+
+    @property
+    def blocked(self) -> list[int]:
+        """Symbols of which trades wait for lower ids."""
+        return list(self._waiting)
+
+    def push(self, trades: Block) -> Block:
+        """Take a block in, return what can go on.
+
+        :arg trades: TRADE block: any symbols, any order, any duplicates; a negative symbol is left out.
+        :returns: TRADE block, in id order per symbol, otherwise in arrival order. May be ``trades`` itself.
+        """
+        n = len(trades)
+        if n == 0:
+            return _EMPTY
+        ready = np.empty(n, np.int64)
+        held = np.empty(n, np.int64)
+        n_ready, n_held = _sift(
+            trades["id"],
+            trades["time"],
+            trades["symbol"],
+            self.last,
+            self.last_time,
+            self._blocked,
+            ready,
+            held,
+        )
+        if n_ready == n:
+            return trades
+        if n_held == 0:
+            self.duplicates += n - n_ready
+            return trades[ready[:n_ready]]
+        out = [trades[ready[:n_ready]]]
+        waiting = trades[held[:n_held]]
+        added = 0
+        order = np.lexsort((waiting["id"], waiting["symbol"]))
+        waiting = waiting[order]
+        is_new = np.ones(n_held, np.bool_)
+        is_new[1:] = (np.diff(waiting["id"]) != 0) | (np.diff(waiting["symbol"]) != 0)
+        waiting = waiting[is_new]
+        cuts = np.flatnonzero(np.diff(waiting["symbol"])) + 1
+        for part in np.split(waiting, cuts):
+            symbol = int(part["symbol"][0])
+            added += self._waiting.setdefault(symbol, _Waiting()).add(part)
+            out += self._release(symbol)
+        self.held += added
+        self.duplicates += n - n_ready - added
+        if self.held > self.limit:
+            self._shed()
+        return np.concatenate(out)
+
+    def _release(self, symbol: int) -> list[Block]:
+        waiting = self._waiting[symbol]
+        pieces = waiting.release(int(self.last[symbol]))
+        if pieces:
+            self.last[symbol] = pieces[-1]["id"][-1]
+            newest = max(int(piece["time"].max()) for piece in pieces)
+            self.last_time[symbol] = max(int(self.last_time[symbol]), newest)
+            self.held -= sum(len(piece) for piece in pieces)
+        if not waiting.runs:
+            del self._waiting[symbol]
+            self._blocked[symbol] = False
+        return pieces
+
+    def _shed(self) -> None:
+        # A tenth at a time: finding the largest holder is linear in the symbols that wait.
+        while self.held > self.limit:
+            symbol = max(
+                self._waiting, key=lambda s: sum(run.last - run.first + 1 for run in self._waiting[s].runs)
+            )
+            gone = self._waiting[symbol].drop_newest(max(self.limit // 10, 1))
+            self.held -= gone
+            self.dropped += gone
+            if not self._waiting[symbol].runs:
+                del self._waiting[symbol]
+                self._blocked[symbol] = False
+
+    def missing(self, symbol: int) -> list[tuple[int, int]]:
+        """Tell which ids of a symbol are missing below ones that came.
+
+        :returns: Closed ranges of ids, ascending.
+        """
+        if symbol not in self._waiting:
+            return []
+        ranges = []
+        expected = int(self.last[symbol]) + 1
+        for run in self._waiting[symbol].runs:
+            ranges.append((expected, run.first - 1))
+            expected = run.last + 1
+        return ranges
+
+    def skip(self, symbol: int, last: int) -> Block:
+        """Give up the ids of a symbol up to ``last``, as far as they are missing.
+
+        :returns: TRADE block of what waited for them.
+        """
+        out: list[Block] = [_EMPTY]
+        while symbol in self._waiting and self.last[symbol] < last:
+            first_held = self._waiting[symbol].runs[0].first
+            self.last[symbol] = min(last, first_held - 1)
+            out += self._release(symbol)
+        self.last[symbol] = max(int(self.last[symbol]), last)
+        return np.concatenate(out)
+
+
+@dataclass
+class _Gap:
+    """A range of ids that did not come by themselves."""
+
+    first: int
+    last: int
+    detected: int
+    cause: int
+    unavailable: int = 0  # ids given up
+    by_rest: bool = False
+
+
+OpenGap = tuple[int, int, int, int, int, bool]
+"""A gap as it is stored: first id, last id, detected, cause, ids given up, whether REST restored any."""
+
+
+class GapBook:
+    """Keep account of every gap, from detection until it is closed. Pure: the caller says what time it is.
+
+    Rows collect until :meth:`take`. A gap is a row with repair ``open`` when detected and the same row (same
+    symbol and ``first_id``) again when it is closed; ``last_id`` grows when ids next to it go missing too.
+    Ids that will never come are a row of their own, ``unavailable`` with ``restored`` 0 (the gap's only
+    closing row, if none of it came), so that for each symbol the ids emitted and the ids in ``unavailable``
+    rows together are consecutive.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, list[_Gap]] = {}
+        self._rows: list[tuple[int, int, int, int, int, int, int, int]] = []
+
+    def __len__(self) -> int:
+        return sum(len(gaps) for gaps in self._open.values())
+
+    @property
+    def symbols(self) -> list[int]:
+        """Symbols with an open gap."""
+        return list(self._open)
+
+    def open(self, symbol: int, first: int, last: int, now: int, cause: str) -> None:
+        """Note that the ids from ``first`` to ``last`` are missing; what is known already changes nothing."""
+        gaps = self._open.setdefault(symbol, [])
+        for gap in gaps:
+            if first > last:
+                break
+            if gap.last < first - 1 or gap.first > last:
+                continue
+            if first < gap.first:
+                self.open(symbol, first, gap.first - 1, now, cause)
+            upper = min([other.first - 1 for other in gaps if other.first > gap.first], default=last)
+            if last > gap.last and gap.last < upper and GAP_CAUSES[gap.cause] == cause:
+                gap.last = min(last, upper)
+                self._report(symbol, gap, 0)
+            first = max(first, gap.last + 1)
+        if first <= last:
+            gap = _Gap(first, last, now, GAP_CAUSES.index(cause))
+            gaps.append(gap)
+            gaps.sort(key=lambda other: other.first)
+            self._report(symbol, gap, 0)
+
+    def restored(self, symbol: int, first: int, last: int) -> None:
+        """Note that trades of these ids came by REST."""
+        for gap in self._open.get(symbol, []):
+            if gap.first <= last and first <= gap.last:
+                gap.by_rest = True
+
+    def unavailable(self, symbol: int, first: int, last: int, now: int) -> None:
+        """Note that these ids, all inside one open gap, will never come."""
+        for gap in self._open.get(symbol, []):
+            if gap.first <= first and last <= gap.last:
+                gap.unavailable += last - first + 1
+                if (first, last) != (gap.first, gap.last):
+                    row = (first, last, gap.detected, now, 0, symbol, gap.cause, _UNAVAILABLE)
+                    self._rows.append(row)
+                return
+
+    def close(self, symbol: int, last: int, now: int) -> None:
+        """Close the gaps of a symbol that lie below ``last``, the last id handed out or given up."""
+        gaps = self._open.get(symbol)
+        if not gaps:
+            return
+        for gap in gaps:
+            if gap.last <= last:
+                self._report(symbol, gap, now)
+        left = [gap for gap in gaps if gap.last > last]
+        if left:
+            self._open[symbol] = left
+        else:
+            del self._open[symbol]
+
+    def _report(self, symbol: int, gap: _Gap, repaired: int) -> None:
+        restored, repair = 0, _OPEN
+        if repaired:
+            restored = gap.last - gap.first + 1 - gap.unavailable
+            repair = _UNAVAILABLE if restored == 0 else _REST if gap.by_rest else _LATE
+        self._rows.append((gap.first, gap.last, gap.detected, repaired, restored, symbol, gap.cause, repair))
+
+    def take(self) -> Block:
+        """Hand out the rows that collected since the last call, as a GAP block."""
+        rows = np.array(self._rows, GAP)
+        self._rows.clear()
+        return rows
+
+    def state(self, symbol: int) -> list[OpenGap]:
+        """Describe the open gaps of a symbol, plainly enough to be stored; see :meth:`restore`."""
+        return [astuple(gap) for gap in self._open.get(symbol, [])]
+
+    def restore(self, symbol: int, gaps: Iterable[OpenGap]) -> None:
+        """Take up a symbol's open gaps of an earlier run."""
+        self._open[symbol] = [_Gap(*gap) for gap in gaps]

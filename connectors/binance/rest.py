@@ -1,0 +1,296 @@
+"""Fetch trades, klines and the exchange's time over REST, inside the exchange's weight limits.
+
+No key is needed. Hosts are tried in turn; what the exchange says of its limits (``X-MBX-USED-WEIGHT-1M``,
+``Retry-After``, 429, 418) is obeyed, over all hosts, as the limit is per IP address:
+
+>>> async def last_trades() -> Block:
+...     async with RestClient("spot", ["https://api.binance.com"]) as rest:
+...         return await rest.trades("BTCUSDT", from_id=4_000_000_000)
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import numpy as np
+import orjson
+import structlog
+
+from kernels.records import MILLISECOND, TRADE, Block
+
+_LOG = structlog.get_logger()
+
+PAGE: Final = 1000
+"""Most trades or klines that one request returns."""
+
+
+@dataclass(frozen=True)
+class _Api:
+    """What differs between the markets."""
+
+    prefix: str
+    weight_limit: int  # per minute and IP
+    weights: Mapping[str, int]
+    microseconds: bool
+
+
+_APIS: Final = {
+    "spot": _Api(
+        "/api/v3",
+        6000,
+        {"aggTrades": 4, "historicalTrades": 25, "klines": 2, "exchangeInfo": 20, "time": 1},
+        microseconds=True,
+    ),
+    "usdm": _Api(
+        "/fapi/v1",
+        2400,
+        {"aggTrades": 20, "historicalTrades": 20, "klines": 5, "exchangeInfo": 1, "time": 1},
+        microseconds=False,
+    ),
+}
+
+
+class RestError(Exception):
+    """The exchange refused a request for good."""
+
+
+class UnavailableError(RestError):
+    """None of the hosts serves this kind of request."""
+
+
+@dataclass
+class WeightBudget:
+    """How much request weight this minute still has room for. Pure: the caller says what time it is.
+
+    :arg limit: Weight per minute and IP address that the exchange allows.
+    :arg share: Part of the limit that is used; the rest is left to other programs behind the same address.
+    """
+
+    limit: int
+    share: float = 0.8
+    used: int = 0
+    """Weight used in the running minute, by all programs behind this address."""
+    _minute: int = field(default=-1, repr=False)
+    _paused_until: float = field(default=0.0, repr=False)
+
+    def delay(self, weight: int, now: float) -> float:
+        """Tell how long to wait before a request of this weight may be sent, in seconds; 0 counts it as sent.
+
+        :arg now: Local time, s since the epoch.
+        """
+        if now < self._paused_until:
+            return self._paused_until - now
+        self._roll(now)
+        if self.used > 0 and self.used + weight > self.limit * self.share:
+            # A quarter of a second on top: the exchange's minute is not exactly ours.
+            return 60 - now % 60 + 0.25
+        self.used += weight
+        return 0.0
+
+    def report(self, used: int, now: float) -> None:
+        """Note the weight that the exchange says was used this minute."""
+        self._roll(now)
+        self.used = max(self.used, used)
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Send nothing for so many seconds, as the exchange demanded."""
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def _roll(self, now: float) -> None:
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self.used = 0
+
+
+class RestClient:
+    """Ask the exchange, patiently: every method retries until it has an answer or a refusal for good.
+
+    Wrap calls in ``asyncio.timeout`` to give up earlier. One client belongs to one event loop.
+
+    :arg market: ``spot`` or ``usdm``.
+    :arg endpoints: Base URLs, tried in turn.
+    :arg timeout: Seconds after which a request counts as failed.
+    :arg clock: Local time, s since the epoch.
+    """
+
+    def __init__(
+        self,
+        market: str,
+        endpoints: Sequence[str],
+        *,
+        timeout: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = _APIS[market]
+        self.market = market
+        self.endpoints = tuple(url.rstrip("/") for url in endpoints)
+        self.budget = WeightBudget(self._api.weight_limit)
+        self.requests = 0
+        """Requests sent."""
+        self.failures = 0
+        """Requests that failed or were refused for now (429, 418, 403, 5xx, time-out, no connection)."""
+        self._timeout = timeout
+        self._clock = clock
+        self._current = 0
+        self._refused: set[tuple[str, str]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"X-MBX-TIME-UNIT": "MICROSECOND"} if self._api.microseconds else {}
+        self._session = aiohttp.ClientSession(
+            headers=headers, timeout=aiohttp.ClientTimeout(total=self._timeout), trust_env=True
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def endpoint(self) -> str:
+        """The host that is asked first now."""
+        return self.endpoints[self._current]
+
+    async def time(self) -> int:
+        """Return the exchange's time, us."""
+        return _microseconds(int((await self._get("time", {}))["serverTime"]))
+
+    async def trades(self, symbol: str, from_id: int, *, aggregate: bool = False, limit: int = PAGE) -> Block:
+        """Return up to ``limit`` trades (or aggregate trades) with ids from ``from_id`` on, ascending.
+
+        :returns: TRADE block with ``symbol`` 0.
+        :raises UnavailableError: If no host serves this without a key.
+        :raises RestError: If the exchange knows no such symbol.
+        """
+        path = "aggTrades" if aggregate else "historicalTrades"
+        rows = await self._get(path, {"symbol": symbol, "fromId": str(from_id), "limit": str(limit)})
+        return _trades(rows, aggregate=aggregate)
+
+    async def klines(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = PAGE,
+    ) -> list[list[Any]]:
+        """Return klines as the exchange sends them: 12 columns, times in the market's unit.
+
+        :arg start: Earliest open time, us.
+        :arg end: Latest open time, us.
+        :raises RestError: If the exchange knows no such symbol or interval.
+        """
+        unit = 1 if self._api.microseconds else MILLISECOND
+        params = {"symbol": symbol, "interval": interval, "limit": str(limit)}
+        if start is not None:
+            params["startTime"] = str(start // unit)
+        if end is not None:
+            params["endTime"] = str(end // unit)
+        rows: list[list[Any]] = await self._get("klines", params)
+        return rows
+
+    async def symbols(self) -> dict[str, str]:
+        """Return the status of every symbol that the exchange knows, ``TRADING`` for most."""
+        params = {"showPermissionSets": "false"} if self.market == "spot" else {}
+        info = await self._get("exchangeInfo", params)
+        return {row["symbol"]: row["status"] for row in info["symbols"]}
+
+    async def _get(self, path: str, params: Mapping[str, str]) -> Any:
+        backoff = 0.25
+        while True:
+            hosts = [url for url in self._in_turn() if (url, path) not in self._refused]
+            if not hosts:
+                msg = f"none of {', '.join(self.endpoints)} serves {path} without a key"
+                raise UnavailableError(msg)
+            for host in hosts:
+                while delay := self.budget.delay(self._api.weights[path], self._clock()):
+                    await asyncio.sleep(delay)
+                answer = await self._try(host, path, params)
+                if answer is not None:
+                    self._current = self.endpoints.index(host)
+                    return answer
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
+            backoff = min(backoff * 2, 30.0)
+
+    def _in_turn(self) -> Sequence[str]:
+        return self.endpoints[self._current :] + self.endpoints[: self._current]
+
+    async def _try(self, host: str, path: str, params: Mapping[str, str]) -> Any:
+        """Ask one host once; None if another, or the same later, may have the answer."""
+        assert self._session is not None
+        self.requests += 1
+        try:
+            async with self._session.get(f"{host}{self._api.prefix}/{path}", params=params) as response:
+                status, headers, body = response.status, response.headers, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.failures += 1
+            _LOG.debug("REST request failed", host=host, path=path, error=repr(error))
+            return None
+        now = self._clock()
+        if used := headers.get("X-MBX-USED-WEIGHT-1M"):
+            self.budget.report(int(used), now)
+        if status == 200:
+            try:
+                return orjson.loads(body)
+            except orjson.JSONDecodeError:
+                self.failures += 1
+                return None
+        self.failures += 1
+        code, message = _error(body)
+        if status in (418, 429):
+            wait = float(headers.get("Retry-After", "60"))
+            self.budget.pause(wait, now)
+            _LOG.warning("the exchange asks for a pause", host=host, status=status, seconds=wait)
+            return None
+        # A missing key, or a path that this host does not have: the host will never answer this.
+        if status in (401, 404) or code in (-2014, -2015, -1002):
+            self._refused.add((host, path))
+            _LOG.debug("host does not serve this", host=host, path=path, status=status, message=message)
+            return None
+        if status == 400:
+            msg = f"{host} refused {path} {dict(params)}: {message} ({code})"
+            raise RestError(msg)
+        _LOG.debug("REST request refused", host=host, path=path, status=status, message=message)
+        return None
+
+
+def _error(body: bytes) -> tuple[int, str]:
+    try:
+        parsed = orjson.loads(body)
+        return int(parsed["code"]), str(parsed["msg"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 0, body[:200].decode("utf-8", "replace")
+
+
+def _microseconds(stamp: int) -> int:
+    # Milliseconds reach 1e14 in the year 5138, microseconds passed it in 1973.
+    return stamp if stamp > 100_000_000_000_000 else stamp * MILLISECOND
+
+
+def _trades(rows: list[dict[str, Any]], *, aggregate: bool) -> Block:
+    block = np.zeros(len(rows), TRADE)
+    if not rows:
+        return block
+    names = ("a", "T", "p", "q", "m") if aggregate else ("id", "time", "price", "qty", "isBuyerMaker")
+    identity, stamp, price, quantity, maker = names
+    block["id"] = [row[identity] for row in rows]
+    block["first_id"] = [row["f"] for row in rows] if aggregate else block["id"]
+    block["last_id"] = [row["l"] for row in rows] if aggregate else block["id"]
+    block["time"] = [_microseconds(row[stamp]) for row in rows]
+    block["price"] = [float(row[price]) for row in rows]
+    block["quantity"] = [float(row[quantity]) for row in rows]
+    block["buyer_is_maker"] = [row[maker] for row in rows]
+    block["in_bars"] = block["price"] != 0
+    return block[np.argsort(block["id"], kind="stable")]
