@@ -1,0 +1,691 @@
+"""What is traded on the simulated exchange: a seeded model, or a recording played back.
+
+A market answers two questions, and both answers are pure functions of its seed (or its files): which trades
+happened between two instants, and which trades carry these ids. Nothing is kept, so that the past reaches as
+far back as asked, and a back-fill returns exactly what the stream sent.
+
+The model: one hidden factor moves every symbol. The logarithm of a price is ``beta * factor + spread``, where the
+spread is an Ornstein-Uhlenbeck process and ``beta`` jumps now and then (a regime break; the price itself does
+not jump). Two symbols are therefore cointegrated within a regime, with the ratio of their betas as hedge ratio.
+Taker orders arrive as a Poisson process whose rate drifts; each fills one or more trades at one time and one price
+(that is an aggregate trade), and now and then hundreds of orders fall into one millisecond.
+
+    >>> market = ModelMarket(("BTCUSDT", "ETHUSDT"), rate=100.0, seed=7, start=1_700_000_000_000_000)
+    >>> ticks = market.read(market.start, market.start + 1_000_000)
+    >>> bool((ticks.time[1:] >= ticks.time[:-1]).all())
+    True
+"""
+
+import gzip
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from kernels.records import SECOND, TRADE, Block
+
+MarketName = Literal["spot", "usdm"]
+Int64 = NDArray[np.int64]
+
+CHUNK = 4096
+"""Seconds whose paths and counts are drawn at once."""
+
+PAST_RATE = 10.0
+"""Trades per second and symbol before the start, at most: a client that warms up with 1,000 one-minute klines
+makes the model produce 600,000 trades, a quarter of a second's work."""
+
+FILLS_PER_ORDER = 1.8
+BURST_SHARE = 0.05
+BURST_ORDERS = (20, 600)
+"""Taker orders in a burst of one millisecond: up to about a thousand trades (recorded: 735)."""
+
+NON_MARKET_SHARE = 1 / 2_000
+"""Share of USD-M orders whose last fill is the insurance fund's: it uses an id, klines leave it out."""
+
+QUOTES = ("USDT", "FDUSD", "USDC", "TUSD", "DAI", "USD", "EUR", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
+_QUOTE_IN_DOLLARS = {
+    "EUR": 1.1,
+    "TRY": 0.025,
+    "BRL": 0.18,
+    "JPY": 0.0065,
+    "BTC": 65e3,
+    "ETH": 3.2e3,
+    "BNB": 580.0,
+}
+
+
+class Symbol(NamedTuple):
+    """Trading rules of a symbol and how the model trades it.
+
+    :arg price_decimals: a price is an integer number of ``10**-price_decimals``.
+    :arg quantity_decimals: likewise. The sum of both is at most 8, so that a quote quantity has no more
+        decimals than Binance shows.
+    :arg tick: smallest price step, in units of ``10**-price_decimals``.
+    :arg price: price at the start.
+    :arg weight: share of the market's trades, relative to the other symbols.
+    :arg beta: hedge ratio to the hidden factor at the start.
+    """
+
+    name: str
+    base: str
+    quote: str
+    price_decimals: int
+    quantity_decimals: int
+    tick: int
+    price: float
+    weight: float
+    beta: float
+
+
+# name: price, price decimals, quantity decimals, weight, beta. Tick and lot sizes are those of Binance spot;
+# prices are of the order seen in 2024, the rest is chosen.
+_KNOWN: dict[str, tuple[float, int, int, float, float]] = {
+    "BTCUSDT": (65_000.0, 2, 5, 1.0, 1.0),
+    "ETHUSDT": (3_200.0, 2, 4, 0.7, 1.2),
+    "BNBUSDT": (580.0, 2, 3, 0.2, 0.8),
+    "SOLUSDT": (150.0, 2, 3, 0.4, 1.5),
+    "XRPUSDT": (0.58, 4, 1, 0.2, 0.9),
+    "DOGEUSDT": (0.12, 5, 0, 0.2, 1.4),
+    "ADAUSDT": (0.40, 4, 1, 0.1, 1.1),
+    "AVAXUSDT": (27.0, 2, 2, 0.1, 1.4),
+    "LINKUSDT": (13.5, 2, 2, 0.1, 1.2),
+    "DOTUSDT": (5.8, 3, 2, 0.06, 1.2),
+    "LTCUSDT": (72.0, 2, 3, 0.08, 0.8),
+    "BCHUSDT": (350.0, 1, 3, 0.05, 0.9),
+    "TRXUSDT": (0.13, 4, 1, 0.06, 0.4),
+    "SHIBUSDT": (0.0000175, 8, 0, 0.1, 1.3),
+    "PEPEUSDT": (0.0000098, 8, 0, 0.2, 1.7),
+    "UNIUSDT": (7.6, 3, 2, 0.05, 1.1),
+    "ATOMUSDT": (6.1, 3, 2, 0.04, 1.1),
+    "ETCUSDT": (21.0, 2, 2, 0.04, 1.1),
+    "XLMUSDT": (0.098, 4, 0, 0.03, 0.9),
+    "NEARUSDT": (4.9, 3, 1, 0.08, 1.4),
+    "FILUSDT": (4.1, 3, 2, 0.04, 1.3),
+    "ARBUSDT": (0.68, 4, 1, 0.06, 1.4),
+    "SUIUSDT": (0.95, 4, 1, 0.1, 1.5),
+    "ETHBTC": (0.049, 5, 3, 0.05, 0.2),
+    "BNBBTC": (0.0089, 6, 2, 0.02, -0.2),
+    "USDCUSDT": (1.0, 4, 0, 0.05, 0.0),
+}
+
+
+def symbol_of(name: str, market: MarketName, seed: int) -> Symbol:
+    """Return the trading rules of a symbol: Binance's for a known one, else derived from name and seed.
+
+    :raises ValueError: when the name cannot be a symbol.
+    """
+    if not 2 <= len(name) <= 32 or not name.isalnum() or name != name.upper():
+        msg = f"symbol {name!r}: expected 2 to 32 letters and digits, upper case, such as BTCUSDT"
+        raise ValueError(msg)
+    quote = next((q for q in QUOTES if name.endswith(q) and len(name) > len(q)), name[len(name) // 2 :])
+    base = name[: len(name) - len(quote)]
+    known = _KNOWN.get(name)
+    if known:
+        price, price_decimals, quantity_decimals, weight, beta = known
+    else:
+        draw = np.random.default_rng([seed, _number(name)])
+        dollars = math.exp(draw.uniform(math.log(0.01), math.log(500.0)))
+        price = dollars / _QUOTE_IN_DOLLARS.get(quote, 1.0)
+        price_decimals = min(8, max(0, 4 - math.floor(math.log10(price))))
+        quantity_decimals = min(8 - price_decimals, max(0, 1 + math.floor(math.log10(dollars))))
+        weight, beta = float(draw.uniform(0.005, 0.1)), float(draw.uniform(0.5, 1.6))
+    tick = 1
+    if market == "usdm":
+        # Futures have coarser lots, and BTCUSDT a tick of 0.10 shown with two decimals.
+        quantity_decimals = 3 if name in ("BTCUSDT", "ETHUSDT") else max(0, quantity_decimals - 2)
+        tick = 10 if name == "BTCUSDT" else 1
+    return Symbol(name, base, quote, price_decimals, quantity_decimals, tick, price, weight, beta)
+
+
+class Ticks(NamedTuple):
+    """Trades as the exchange keeps them: exact integers, one array per field, all of one length.
+
+    :arg symbol: index into the market's symbols.
+    :arg aggregate: id of the aggregate trade it belongs to.
+    :arg time: us.
+    :arg price: in units of ``10**-price_decimals`` of the symbol.
+    :arg quantity: in units of ``10**-quantity_decimals``.
+    :arg maker: whether the buyer was the maker.
+    :arg market: false for a futures fill that is no market trade (insurance fund): klines and aggregates skip it.
+    """
+
+    symbol: NDArray[np.int32]
+    id: Int64
+    aggregate: Int64
+    time: Int64
+    price: Int64
+    quantity: Int64
+    maker: NDArray[np.bool_]
+    market: NDArray[np.bool_]
+
+    def take(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> "Ticks":
+        """Return some rows, by slice, mask or index."""
+        return Ticks(*(column[rows] for column in self))
+
+
+class Aggregates(NamedTuple):
+    """Aggregate trades: runs of trades of one taker order at one price and time."""
+
+    symbol: NDArray[np.int32]
+    id: Int64
+    first: Int64
+    last: Int64
+    time: Int64
+    price: Int64
+    quantity: Int64
+    maker: NDArray[np.bool_]
+
+
+_NO_TICKS = Ticks(
+    np.empty(0, np.int32),
+    *(np.empty(0, np.int64) for _ in range(5)),
+    np.empty(0, np.bool_),
+    np.empty(0, np.bool_),
+)
+
+
+def concatenate(parts: Sequence[Ticks]) -> Ticks:
+    """Join ticks end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    return Ticks(*(np.concatenate(columns) for columns in zip(*parts))) if parts else _NO_TICKS
+
+
+def aggregate(ticks: Ticks) -> Aggregates:
+    """Merge the trades of each aggregate, in the order of their last trade.
+
+    :arg ticks: whole aggregates, in id order per symbol; symbols may alternate.
+    """
+    rows = np.flatnonzero(ticks.market)
+    if rows.size == 0:
+        empty = np.empty(0, np.int64)
+        return Aggregates(_NO_TICKS.symbol, empty, empty, empty, empty, empty, empty, _NO_TICKS.maker)
+    if rows.size < ticks.id.size:
+        ticks = ticks.take(rows)
+    # Symbols alternate only between aggregates of different times or of one time; a stable sort by symbol and id
+    # brings every aggregate together, and the last trade's place restores the order of arrival.
+    order = np.lexsort((ticks.id, ticks.symbol))
+    symbol, number = ticks.symbol[order], ticks.aggregate[order]
+    starts = np.flatnonzero(np.r_[True, (number[1:] != number[:-1]) | (symbol[1:] != symbol[:-1])])
+    ends = np.r_[starts[1:], order.size] - 1
+    arrival = np.argsort(order[ends], kind="stable")
+    starts, ends = starts[arrival], ends[arrival]
+    first = order[starts]
+    sums = np.cumsum(ticks.quantity[order])
+    quantity = sums[ends] - sums[starts] + ticks.quantity[first]
+    return Aggregates(
+        ticks.symbol[first],
+        ticks.aggregate[first],
+        ticks.id[first],
+        ticks.id[order[ends]],
+        ticks.time[first],
+        ticks.price[first],
+        quantity,
+        ticks.maker[first],
+    )
+
+
+class Market(ABC):
+    """Where trades come from.
+
+    :ivar name: ``spot`` or ``usdm``.
+    :ivar symbols: the symbols traded; a position here is the ``symbol`` of `Ticks`.
+    :ivar start: exchange time, us, at which the exchange opens.
+    """
+
+    name: MarketName
+    symbols: tuple[Symbol, ...]
+    start: int
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Ticks:
+        """Return the trades of all symbols with ``start <= time < stop``, us, in time order."""
+
+    @abstractmethod
+    def trades(self, symbol: int, first: int, stop: int) -> Ticks:
+        """Return the trades of a symbol with ``first <= id < stop`` that exist, in id order."""
+
+    @abstractmethod
+    def aggregates(self, symbol: int, first: int, stop: int) -> Aggregates:
+        """Return the aggregates of a symbol with ``first <= id < stop`` that exist, in id order."""
+
+    @abstractmethod
+    def ids_at(self, symbol: int, time: int) -> tuple[int, int]:
+        """Return the ids of the first trade and the first aggregate at or after a time."""
+
+    @abstractmethod
+    def earliest(self, symbol: int) -> int:
+        """Return the time, us, of the oldest trade that can be asked for."""
+
+    @abstractmethod
+    def halt(self, symbol: int, start: int, stop: int) -> None:
+        """Stop trading a symbol from the first whole second after ``start`` until ``stop``, us."""
+
+    def block(self, symbol: int, first: int, stop: int) -> Block:
+        """Return trades as a `kernels.records.TRADE` block: what a correct client ends up with."""
+        ticks = self.trades(symbol, first, stop)
+        spec = self.symbols[symbol]
+        block = np.zeros(ticks.id.size, TRADE)
+        for name in ("id", "first_id", "last_id"):
+            block[name] = ticks.id
+        block["time"] = ticks.time
+        block["price"] = _to_float(ticks.price, spec.price_decimals)
+        block["quantity"] = _to_float(ticks.quantity, spec.quantity_decimals)
+        block["symbol"] = symbol
+        block["buyer_is_maker"] = ticks.maker
+        block["in_bars"] = ticks.market
+        return block
+
+
+def _to_float(units: Int64, decimals: int) -> NDArray[np.float64]:
+    # One correctly rounded division of two exact numbers is float(text); exact below 2**53.
+    return units / np.float64(10**decimals)
+
+
+class _Chunk(NamedTuple):
+    """One symbol's `CHUNK` seconds: cumulative counts (relative to the start) and the path of the log price."""
+
+    orders: Int64  # CHUNK + 1
+    trades: Int64  # CHUNK + 1
+    path: NDArray[np.float64]  # CHUNK + 1, log price relative to the start
+    burst: Int64  # CHUNK, orders in the burst
+    before: Int64  # CHUNK, orders before the burst
+    drift: NDArray[np.float64]  # CHUNK, log price at the end of the burst
+    beta: NDArray[np.float64]  # CHUNK, hedge ratio to the factor
+    spread: NDArray[np.float64]  # CHUNK + 1
+
+
+class ModelMarket(Market):
+    """A seeded model market (see the module's text).
+
+    The same seed gives the same ids, prices and quantities; ``start`` shifts the times only.
+
+    :arg names: symbols.
+    :arg rate: trades per second, of all symbols together, on average.
+    :arg seed: any integer >= 0.
+    :arg start: exchange time of the opening, us; rounded down to a whole second.
+    :arg market: ``spot`` or ``usdm``.
+    :arg history: seconds before the start of which trades and klines exist.
+    :arg quiet: symbols that trade about twice a minute whatever the rate.
+    :arg regime: mean seconds between two jumps of a hedge ratio.
+    :arg half_life: mean half-life of the spread, seconds.
+    :raises ValueError: for a name that cannot be a symbol, a duplicate, or a rate that is not positive.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        rate: float,
+        seed: int,
+        start: int,
+        market: MarketName = "spot",
+        history: int = 7 * 86_400,
+        quiet: Iterable[str] = (),
+        regime: float = 7_200.0,
+        half_life: float = 300.0,
+    ) -> None:
+        names, quiet = tuple(names), frozenset(quiet)
+        if not names or len(set(names)) != len(names):
+            msg = f"symbols {','.join(names)!r}: expected one or more, each once"
+            raise ValueError(msg)
+        if not (math.isfinite(rate) and rate > 0):
+            msg = f"rate {rate}: expected trades per second, more than 0"
+            raise ValueError(msg)
+        self.name = market
+        self.symbols = tuple(symbol_of(name, market, seed) for name in names)
+        self.start = start // SECOND * SECOND
+        self._seed = seed
+        self._history = history
+        self._regime = regime
+        self._half_life = half_life
+        weights = [0.0 if s.name in quiet else s.weight for s in self.symbols]
+        whole = sum(weights) or 1.0
+        self._rates = [1 / 30 if s.name in quiet else rate * w / whole for s, w in zip(self.symbols, weights)]
+        self._factor: dict[int, NDArray[np.float64]] = {}
+        self._chunks: dict[tuple[int, int], _Chunk] = {}
+        self._halts: list[tuple[int, int, int]] = []
+        self._slots: OrderedDict[tuple[int, int], Ticks] = OrderedDict()
+        self._ahead = (self.start, self.start, _NO_TICKS)  # what `read` holds: from, to, trades
+        keys = [_number(f"{seed}/{s.name}") for s in self.symbols]
+        self._keys = keys
+        # Ids start where nothing else would: ten digits, as Binance's busy symbols have today.
+        self._first_trade = [2_000_000_000 + key % 1_000_000_000 for key in keys]
+        self._first_order = [1_000_000_000 + (key >> 32) % 900_000_000 for key in keys]
+
+    @override
+    def read(self, start: int, stop: int) -> Ticks:
+        parts: list[Ticks] = []
+        held_from, held_to, held = self._ahead
+        if not held_from <= start <= held_to:
+            held_from, held_to, held = start, start, _NO_TICKS
+        while True:
+            low, high = np.searchsorted(held.time, (start, stop))
+            if high > low:
+                parts.append(held.take(slice(int(low), int(high))))
+            if stop <= held_to:
+                break
+            start = held_to
+            first = (held_to - self.start) // SECOND
+            # A batch large enough to be worth its calls, small enough not to stall the server: about
+            # 20,000 trades, at most 8 s.
+            seconds = max(1, min(8, int(20_000 / sum(self._rates))))
+            ticks = concatenate([self._seconds(i, first, first + seconds) for i in range(len(self.symbols))])
+            held = ticks.take(np.argsort(ticks.time, kind="stable"))
+            held_from, held_to = held_to, self.start + (first + seconds) * SECOND
+        self._ahead = (held_from, held_to, held)
+        return concatenate(parts)
+
+    @override
+    def trades(self, symbol: int, first: int, stop: int) -> Ticks:
+        origin = self._first_trade[symbol]
+        low, high = (
+            self._find(symbol, "trades", first - origin),
+            self._find(symbol, "trades", stop - 1 - origin),
+        )
+        ticks = self._seconds(symbol, low, high + 1)
+        a, b = np.searchsorted(ticks.id, (first, stop))
+        return ticks.take(slice(int(a), int(b)))
+
+    @override
+    def aggregates(self, symbol: int, first: int, stop: int) -> Aggregates:
+        origin = self._first_order[symbol]
+        low, high = (
+            self._find(symbol, "orders", first - origin),
+            self._find(symbol, "orders", stop - 1 - origin),
+        )
+        merged = aggregate(self._seconds(symbol, low, high + 1))
+        a, b = np.searchsorted(merged.id, (first, stop))
+        return Aggregates(*(column[a:b] for column in merged))
+
+    @override
+    def ids_at(self, symbol: int, time: int) -> tuple[int, int]:
+        second = max((time - self.start) // SECOND, -self._history)
+        chunk = self._chunk(symbol, second // CHUNK)
+        at = second % CHUNK
+        trade = int(chunk.trades[at]) + self._first_trade[symbol]
+        order = int(chunk.orders[at]) + self._first_order[symbol]
+        if time <= self.start + second * SECOND:
+            return trade, order
+        ticks = self._slot(symbol, second)
+        row = int(np.searchsorted(ticks.time, time))
+        if row == ticks.id.size:
+            return int(chunk.trades[at + 1]) + self._first_trade[symbol], int(
+                chunk.orders[at + 1]
+            ) + self._first_order[symbol]
+        return int(ticks.id[row]), int(ticks.aggregate[row])
+
+    @override
+    def earliest(self, symbol: int) -> int:
+        return self.start - self._history * SECOND
+
+    @override
+    def halt(self, symbol: int, start: int, stop: int) -> None:
+        first = max(0, (start - self.start) // SECOND + 1)
+        last = max(first, -((self.start - stop) // SECOND))
+        self._halts.append((symbol, first, last))
+        for key in [k for k in self._chunks if k[0] == symbol and k[1] >= first // CHUNK]:
+            del self._chunks[key]
+        self._slots.clear()
+        held_from, held_to, held = self._ahead
+        edge = self.start + first * SECOND
+        if edge < held_to:
+            self._ahead = (held_from, edge, held.take(slice(0, int(np.searchsorted(held.time, edge)))))
+
+    def hedge_ratio(self, y: str, x: str, time: int) -> float:
+        """Return the true ratio of log-price moves of Y to those of X at a time, us, spreads apart."""
+        names = [s.name for s in self.symbols]
+        second = (time - self.start) // SECOND
+        beta = [self._chunk(names.index(n), second // CHUNK).beta[second % CHUNK] for n in (y, x)]
+        return float(beta[0] / beta[1])
+
+    def _seconds(self, symbol: int, first: int, stop: int) -> Ticks:
+        first = max(first, -self._history)
+        parts = []
+        while first < stop:
+            index = first // CHUNK
+            end = min(stop, (index + 1) * CHUNK)
+            parts.append(self._generate(symbol, self._chunk(symbol, index), index, first, end))
+            first = end
+        return concatenate(parts)
+
+    def _slot(self, symbol: int, second: int) -> Ticks:
+        key = (symbol, second)
+        ticks = self._slots.get(key)
+        if ticks is None:
+            ticks = self._slots[key] = self._seconds(symbol, second, second + 1)
+            if len(self._slots) > 4 * len(self.symbols):
+                self._slots.popitem(last=False)
+        return ticks
+
+    def _find(self, symbol: int, field: Literal["trades", "orders"], count: int) -> int:
+        """Return the second in which the trade or order of this number (relative to the start) falls."""
+        index = 0
+        while True:
+            counts: Int64 = getattr(self._chunk(symbol, index), field)
+            if count < counts[0]:
+                if index * CHUNK <= -self._history:
+                    return -self._history
+                index -= 1
+            elif count >= counts[-1]:
+                index += 1
+                if index > 1_000:  # seven weeks after the start: no such id yet
+                    return index * CHUNK
+            else:
+                return index * CHUNK + int(np.searchsorted(counts, count, side="right")) - 1
+
+    def _draw(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, *(k % 2**32 for k in key)])
+
+    def _factor_path(self, index: int) -> NDArray[np.float64]:
+        path = self._factor.get(index)
+        if path is None:
+            draw = self._draw(0, index)
+            # One basis point a second is an annual volatility of 45 %.
+            steps = draw.standard_normal(CHUNK) * (0.8e-4 * math.exp(0.4 * draw.standard_normal()))
+            if index >= 0:
+                begin = self._factor_path(index - 1)[-1] if index else 0.0
+                path = np.r_[begin, begin + np.cumsum(steps)]
+            else:
+                end = self._factor_path(index + 1)[0]
+                path = np.r_[end - np.cumsum(steps)[::-1], end]
+            self._factor[index] = path
+        return path
+
+    def _chunk(self, symbol: int, index: int) -> _Chunk:
+        chunk = self._chunks.get((symbol, index))
+        if chunk is None:
+            # Outwards from the start, so that recursion never goes deep.
+            step = 1 if index >= 0 else -1
+            near = index
+            while near not in (0, -1) and (symbol, near - step) not in self._chunks:
+                near -= step
+            for at in range(near, index + step, step):
+                self._chunks[symbol, at] = self._make_chunk(symbol, at)
+            chunk = self._chunks[symbol, index]
+        return chunk
+
+    def _make_chunk(self, symbol: int, index: int) -> _Chunk:
+        forward = index >= 0
+        spec = self.symbols[symbol]
+        factor = self._factor_path(index)
+        edge = self._chunks.get((symbol, index - 1)) if forward else None
+        if not forward:
+            edge = self._chunk(symbol, index + 1)
+        near = -1 if forward else 0  # the end of the neighbour that touches this chunk
+        draw = self._draw(1, self._keys[symbol], index)
+
+        beta_now = float(edge.beta[near]) if edge is not None else spec.beta
+        beta = np.full(CHUNK, beta_now)
+        breaks = draw.random() < CHUNK / self._regime
+        where, jump = int(draw.integers(CHUNK)), 0.25 * draw.standard_normal()
+        if breaks and spec.name != "BTCUSDT":
+            if forward:
+                beta[where:] = spec.beta * math.exp(jump)
+            else:
+                beta[:where] = spec.beta * math.exp(jump)
+        spread = np.zeros(CHUNK + 1)
+        noise = draw.standard_normal(CHUNK)
+        if spec.name != "BTCUSDT":
+            half_life = self._half_life * (0.5 + (self._keys[symbol] % 1_000) / 1_000)
+            sigma = 8e-4 * math.sqrt(2 * math.log(2) / half_life)  # stationary deviation 8 basis points
+            begin = float(edge.spread[near]) if edge is not None else 0.0
+            spread = _ornstein_uhlenbeck(begin, math.exp(-math.log(2) / half_life), sigma * noise)
+            spread = spread if forward else spread[::-1]
+        steps = beta * np.diff(factor) + np.diff(spread)
+        base = float(edge.path[near]) if edge is not None else 0.0
+        path = (
+            np.r_[base, base + np.cumsum(steps)]
+            if forward
+            else np.r_[base - np.cumsum(steps[::-1])[::-1], base]
+        )
+
+        rate = self._rates[symbol] if forward else min(self._rates[symbol], PAST_RATE)
+        orders_rate = rate / FILLS_PER_ORDER
+        activity = _ornstein_uhlenbeck(0.0, math.exp(-1 / 60), 0.06 * draw.standard_normal(CHUNK))[1:]
+        burst_rate = min(0.1, BURST_SHARE * orders_rate / (sum(BURST_ORDERS) / 2))
+        burst = np.where(draw.random(CHUNK) < burst_rate, draw.integers(*BURST_ORDERS, CHUNK), 0)
+        orders = draw.poisson(orders_rate * (1 - BURST_SHARE) * np.exp(activity))
+        orders = np.where(burst > 0, np.maximum(orders, 1), orders)
+        before = (draw.random(CHUNK) * orders).astype(np.int64)
+        drift = np.where(draw.random(CHUNK) < 0.5, -4e-4, 4e-4)
+        orders = orders + burst
+        trades = orders + draw.poisson((FILLS_PER_ORDER - 1) * orders)
+        for halted, first, last in self._halts:
+            if halted == symbol:
+                low, high = (min(max(s - index * CHUNK, 0), CHUNK) for s in (first, last))
+                orders[low:high] = trades[low:high] = burst[low:high] = 0
+        at = [0, 0]
+        if edge is not None:
+            at = [int(edge.orders[near]), int(edge.trades[near])]
+        counts = []
+        for start, count in zip(at, (orders, trades)):
+            sums = np.r_[0, np.cumsum(count)]
+            counts.append(sums + start if forward else sums - sums[-1] + start)
+        return _Chunk(counts[0], counts[1], path, burst, before, drift, beta, spread)
+
+    def _generate(self, symbol: int, chunk: _Chunk, index: int, first: int, stop: int) -> Ticks:
+        """Produce the trades of seconds [first, stop) of a chunk: a pure function of seed and position."""
+        spec, key = self.symbols[symbol], self._keys[symbol]
+        low, high = first - index * CHUNK, stop - index * CHUNK
+        counts = np.diff(chunk.orders[low : high + 1])
+        total = int(chunk.orders[high] - chunk.orders[low])
+        if total == 0:
+            return _NO_TICKS
+        second = np.repeat(np.arange(low, high), counts)
+        order = np.arange(total, dtype=np.int64) + chunk.orders[low]
+        within = order - chunk.orders[second]
+        bits = _hash(order, key)
+
+        # Times: strictly rising within a second. A stratum per order, jitter in its first four fifths (a fifth of
+        # the shortest stratum is still over 1 us at 150,000 orders a second); the burst takes a millisecond out.
+        jitter = 0.8 * _uniform(bits)
+        burst, before = chunk.burst[second], chunk.before[second]
+        plain = counts[second - low] - burst
+        in_burst = (within >= before) & (within < before + burst)
+        after = (within >= before + burst) & (burst > 0)
+        place = np.where(after, within - burst, within)
+        offset = ((place + jitter) / np.maximum(plain, 1) * (SECOND - 2_000)).astype(np.int64)
+        begin = -((-before * (SECOND - 2_000) // np.maximum(plain, 1)) // 1_000) * 1_000
+        position = within - before
+        offset = np.where(in_burst, begin + position * 1_000 // np.maximum(burst, 1), offset)
+        offset = np.where(after, offset + 2_000, offset)
+        time = self.start + (second + index * CHUNK) * SECOND + offset
+
+        # Prices: on the path, a little off it, on the taker's side of the spread, on the tick.
+        level = chunk.path[second] + (chunk.path[second + 1] - chunk.path[second]) * (offset / SECOND)
+        level = level + np.where(in_burst, chunk.drift[second] * position / np.maximum(burst, 1), 0.0)
+        more = _hash(order, key ^ 0x5851F42D4C957F2D)
+        level = level + 3e-5 * (_uniform(more) - 0.5)
+        maker = (bits & np.uint64(1)).astype(np.bool_)
+        units = spec.price * 10**spec.price_decimals / spec.tick
+        price = np.maximum(np.rint(np.exp(level) * units).astype(np.int64) + ~maker, 1) * spec.tick
+
+        # Fills: one per order, and the second's surplus falls on its orders at random.
+        extra_counts = np.diff(chunk.trades[low : high + 1]) - counts
+        surplus = int(extra_counts.sum())
+        where = np.repeat(np.arange(low, high), extra_counts)
+        extra = np.arange(surplus, dtype=np.int64) + (chunk.trades[low] - chunk.orders[low])
+        chosen = (_uniform(_hash(extra, key ^ 0x14057B7EF767814F)) * counts[where - low]).astype(np.int64)
+        target = chosen + (chunk.orders[where] - chunk.orders[low])
+        fills = 1 + np.bincount(target, minlength=total)
+
+        trade = np.arange(total + surplus, dtype=np.int64) + chunk.trades[low]
+        typical = 0.012 * 65_000 / max(spec.price * _QUOTE_IN_DOLLARS.get(spec.quote, 1.0), 1e-12)
+        lot = typical * 10**spec.quantity_decimals
+        draw = -np.log1p(-_uniform(_hash(trade, key ^ 0x2545F4914F6CDD1D)))
+        quantity = 1 + (lot * draw * np.sqrt(draw)).astype(np.int64)
+        source = np.repeat(np.arange(total), fills)
+        price = price[source]
+        in_market = np.ones(trade.size, np.bool_)
+        if self.name == "usdm":
+            odd = np.flatnonzero(
+                (fills > 1) & (_uniform(_hash(order, key ^ 0x9E6C63D0876A9A47)) < NON_MARKET_SHARE)
+            )
+            rows = np.cumsum(fills)[odd] - 1
+            in_market[rows] = False
+            price[rows] = np.maximum(price[rows] * 99 // 100 // spec.tick, 1) * spec.tick
+        return Ticks(
+            np.full(trade.size, symbol, np.int32),
+            trade + self._first_trade[symbol],
+            order[source] + self._first_order[symbol],
+            time[source],
+            price,
+            quantity,
+            maker[source],
+            in_market,
+        )
+
+
+def _ornstein_uhlenbeck(begin: float, decay: float, noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the n + 1 values of ``x[i + 1] = decay * x[i] + noise[i]``."""
+    out = np.empty(noise.size + 1)
+    out[0] = begin
+    # In pieces, because the closed form scales by decay**-i, which must not overflow.
+    piece = max(1, min(noise.size, int(-20 / math.log(decay))))
+    for low in range(0, noise.size, piece):
+        part = noise[low : low + piece]
+        power = decay ** np.arange(1, part.size + 1)
+        out[low + 1 : low + 1 + part.size] = power * (out[low] + np.cumsum(part / power))
+    return out
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _hash(numbers: Int64, key: int) -> NDArray[np.uint64]:
+    """Hash each number to 64 random bits (splitmix64, Steele, Lea and Flood 2014): randomness by position."""
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key % 2**64)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+def _uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+class RecordedMarket(Market):
+    """Recorded messages, played back.
+
+    :arg paths: files of lines ``<receive time, ns> <raw message>``, gzip or plain; trade messages are used,
+        raw or combined, all others skipped.
+    :arg shift: us added to every time; None: as many whole minutes as bring the first trade to ``now``, so that
+        the recording's one-minute bars stay what they were.
+    :arg now: exchange time, us, that None refers to.
+    :raises ValueError: when no trade is found, ids do not rise, or spot and futures are mixed.
+    """
+
+    def __init__(self, paths: Iterable[str | Path], shift: int | None, now: int) -> None:
+        raise NotImplementedError
