@@ -11,8 +11,8 @@ sink = ClickHouseSink(
 op.output("store", rows, sink)  # rows: a keyed stream of records.Rows
 ```
 
-Rows are collected over a flush interval and stored, at the latest, when Bytewax takes a snapshot: an epoch is
-committed only after the rows it emitted are stored. Writing a row twice changes nothing (see ``clickhouse/``),
+Rows are collected over a flush interval and stored, at the latest, when Bytewax takes a snapshot: an epoch
+is committed only after the rows it emitted are stored. Writing a row twice changes nothing (see the schema),
 so a restart may repeat the last epoch freely.
 """
 

@@ -8,7 +8,7 @@ with Store.open("chdb:////var/lib/pairflow", source="binance") as store:
 ```
 
 Opening creates what is missing and upgrades what is older, by the numbered files in ``clickhouse/``.
-Everything that can go wrong outside the program is raised as `StoreError`, whose text is one line for the user.
+What can go wrong outside the program is raised as `StoreError`, whose text is one line for the user.
 """
 
 from __future__ import annotations
