@@ -1,4 +1,4 @@
-"""Rolling statistics of pairs: hedge ratio, spread, z-score and correlation, one constant-time update per pair.
+"""Rolling statistics of pairs: hedge ratio, spread, z-score and correlation, in constant time an update.
 
     windows = np.array([60, 300])
     values = np.full((2, depth_needed(windows, 20)), np.nan)  # one row per symbol; column of bar s: s % depth
@@ -10,19 +10,19 @@
         returns[:, bar % values.shape[1]] = changes
         update_pairs(values, returns, np.array([bar]), y, x, windows, 20, state, out)
 
-What is exact here, and how. Sums of raw prices lose everything to cancellation when a market is quiet, when one
-print is absurd, or when two legs move as one. Here the sums are of x - anchor_x and of the residual
-e = (y - anchor_y) - slope * (x - anchor_x), for a slope close to the hedge ratio: neighbouring floats subtract
-exactly, and a fused multiply-add rounds e once, relative to e itself. Everything follows from these:
-beta = slope + Sxe / Sxx, residual sum of squares = See - Sxe^2 / Sxx, Syy = that + beta^2 Sxx, which is why
-a correlation never leaves [-1, 1].
+What is exact here, and how. Sums of raw prices lose everything to cancellation when a market is quiet, when
+one print is absurd, or when two legs move as one. Here the sums are of x - anchor_x and of the residual e =
+(y - anchor_y) - slope * (x - anchor_x), for a slope close to the hedge ratio: neighbouring floats subtract
+exactly, and a fused multiply-add rounds e once, relative to e itself. Everything follows from these: beta =
+slope + Sxe / Sxx, residual sum of squares = See - Sxe^2 / Sxx, Syy = that + beta^2 Sxx, which is why a
+correlation never leaves [-1, 1].
 
 Anchors and slope are taken anew from the window, and the sums with them, every `window` observations. The
 schedule follows the number of the observation, spread evenly over the pairs, so that no bar is slower than
 another and the state is a function of the last 2 * window observations alone, to the bit: however the process
-got there, by updates, by `rebuild_pairs`, or by a restart in between. Sums that have lost digits in between (an
-absurd print has left the window, a market has gone quiet) are noticed, because they are small beside the largest
-they have been, and are taken anew at once.
+got there, by updates, by `rebuild_pairs`, or by a restart in between. Sums that have lost digits in between
+(an absurd print has left the window, a market has gone quiet) are noticed, because they are small beside the
+largest they have been, and are taken anew at once.
 """
 
 from typing import Any
@@ -72,13 +72,15 @@ STATE = np.dtype(
         ("return_peak_xx", np.float64),
     ]
 )
-"""What a pair carries from one observation to the next, for one window. Plain numbers: goes to bytes and back."""
+"""What a pair carries from one observation to the next, for one window. Plain numbers: goes to bytes and
+back."""
 
-# Sums below this part of their peak are taken anew. A double carries 16 digits: 4 are given up here and 2 go to
-# the rounding of some hundreds of additions, which leaves the 10 that the tests ask for.
+# Sums below this part of their peak are taken anew. A double carries 16 digits: 4 are given up here and 2 go
+# to the rounding of some hundreds of additions, which leaves the 10 that the tests ask for.
 _LOST = 1e-4
 
-# Residuals below this part of slope * x are the rounding of the slope itself, (4 * 2**-53)**2: the fit is exact.
+# Residuals below this part of slope * x are the rounding of the slope itself, (4 * 2**-53)**2: the fit is
+# exact.
 _EXACT = 2e-31
 
 _STATE_TYPE = from_dtype(STATE)
@@ -120,14 +122,15 @@ def new_state(pairs: int | ArrayLike, windows: ArrayLike) -> Block:
     return state
 
 
-@intrinsic
-def _fma(context: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return a * b + c, rounded once."""
-
+def _fused(_context: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), generate
+
+
+fma: Any = intrinsic(_fused)
+"""a * b + c rounded once, in kernels."""
 
 
 @inlined
@@ -139,7 +142,7 @@ def _median(a: float, b: float, c: float) -> float:
 def _add(st: Any, y: float, x: float, sign: float) -> None:
     """Put a complete observation into the sums over the window, or take it out."""
     dx = x - st.anchor_x
-    e = _fma(-st.slope, dx, y - st.anchor_y)
+    e = fma(-st.slope, dx, y - st.anchor_y)
     st.sum_x += sign * dx
     st.sum_e += sign * e
     st.sum_xx += sign * (dx * dx)
@@ -150,7 +153,7 @@ def _add(st: Any, y: float, x: float, sign: float) -> None:
 @inlined
 def _add_z(st: Any, y: float, x: float, sign: float) -> None:
     dx = x - st.anchor_x
-    e = _fma(-st.slope, dx, y - st.anchor_y)
+    e = fma(-st.slope, dx, y - st.anchor_y)
     st.z_x += sign * dx
     st.z_e += sign * e
     st.z_xx += sign * (dx * dx)
@@ -172,7 +175,7 @@ def _add_return(st: Any, y: float, x: float, sign: float) -> None:
 @inlined
 def _complete(y: float, x: float) -> bool:
     """Tell whether both are finite."""
-    return (y - y) + (x - x) == 0.0
+    return bool((y - y) + (x - x) == 0.0)
 
 
 @inlined
@@ -306,9 +309,9 @@ def _anchor(
                 break
             st.slope += sxe / sxx
             # Both medians may come of two observations, off the line: move the anchor onto it.
-            e0 = _fma(-st.slope, values[ix, found[0]] - st.anchor_x, values[iy, found[0]] - st.anchor_y)
-            e1 = _fma(-st.slope, values[ix, found[1]] - st.anchor_x, values[iy, found[1]] - st.anchor_y)
-            e2 = _fma(-st.slope, values[ix, found[2]] - st.anchor_x, values[iy, found[2]] - st.anchor_y)
+            e0 = fma(-st.slope, values[ix, found[0]] - st.anchor_x, values[iy, found[0]] - st.anchor_y)
+            e1 = fma(-st.slope, values[ix, found[1]] - st.anchor_x, values[iy, found[1]] - st.anchor_y)
+            e2 = fma(-st.slope, values[ix, found[2]] - st.anchor_x, values[iy, found[2]] - st.anchor_y)
             st.anchor_y += _median(e0, e1, e2)
             _resum(values, iy, ix, step, window, st)
             # Where the legs move as one the slope itself was lost to cancellation: once more, from residuals.
@@ -402,7 +405,8 @@ def _advance(
     elif step >= st.retry:
         if st.count >= 3 and _lost(st):
             _anchor(values, iy, ix, step, window, z_window, st, found)
-            # Where even fresh sums look like this, looking again at each observation would cost a window each.
+            # Where even fresh sums look like this, looking again at each observation would cost a window
+            # each.
             st.retry = step + max(1, window // 8) if _lost(st) else step
         if st.return_count >= 2 and _lost_returns(st):
             _resum_returns(returns, iy, ix, step, window, st, found)
@@ -447,7 +451,7 @@ def _spread_directly(
         x = values[ix, s % depth]
         if _complete(y, x):
             dx = x - st.anchor_x
-            e = _fma(-change, dx, _fma(-st.slope, dx, y - st.anchor_y))
+            e = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
             if n == 0:
                 origin = e
             total += e - origin
@@ -459,7 +463,7 @@ def _spread_directly(
         x = values[ix, s % depth]
         if _complete(y, x):
             dx = x - st.anchor_x
-            e = _fma(-change, dx, _fma(-st.slope, dx, y - st.anchor_y)) - mean
+            e = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y)) - mean
             squares += e * e
     moments[0] = mean
     moments[1] = squares
@@ -489,7 +493,7 @@ def _measure(
             residual = _residual(st, sxx, sxe, see)
             explained = beta * beta * sxx
             syy = residual + explained
-            offset = _fma(-st.slope, st.anchor_x, st.anchor_y)  # of the line through the anchor
+            offset = fma(-st.slope, st.anchor_x, st.anchor_y)  # of the line through the anchor
             centre = st.anchor_x + mean_x
             row.hedge_ratio = beta
             row.intercept = offset + mean_e - change * centre
@@ -508,7 +512,7 @@ def _measure(
             here = nan
             if _complete(y, x):
                 dx = x - st.anchor_x
-                here = _fma(-change, dx, _fma(-st.slope, dx, y - st.anchor_y))
+                here = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
                 row.spread = level + here
             m = st.z_count
             if step - st.first + 1 >= z_window and m >= 1:
@@ -578,18 +582,21 @@ def update_pairs(
 
     Write the observation into column ``step % depth`` of both rings first. An observation where a leg is not
     finite takes its place in the windows but not in the sums. A statistic that is not defined is NaN: all of
-    them below 3 complete observations, those of a leg that does not move, the z-score until its window is full.
-    An observation that does not follow the last one (some were left out, or an older one was revised) is
-    reached by the way of `rebuild_pairs`.
+    them below 3 complete observations, those of a leg that does not move, the z-score until its window is
+    full. An observation that does not follow the last one (some were left out, or an older one was revised)
+    is reached by the way of `rebuild_pairs`.
 
     Hedge ratio, intercept, standard errors and r_squared are those of ordinary least squares with intercept;
-    spread = y - hedge_ratio * x; spread_mean and spread_std (population) are of the spread over the z window at
-    the current hedge ratio; correlations are Pearson's, volatilities sample standard deviations of the returns.
+    spread = y - hedge_ratio * x; spread_mean and spread_std (population) are of the spread over the z window
+    at the current hedge ratio; correlations are Pearson's, volatilities sample standard deviations of the
+    returns.
 
-    :arg values: float64[rows, depth], prices or their logarithms, as a ring: observation s in column s % depth,
+    :arg values: float64[rows, depth], prices or their logarithms, as a ring: observation s in column s %
+    depth,
         depth >= `depth_needed`.
     :arg returns: float64[rows, depth], returns, likewise.
-    :arg step: int64[P], number of each pair's newest observation; -1 leaves the pair and its rows as they are.
+    :arg step: int64[P], number of each pair's newest observation; -1 leaves the pair and its rows as they
+    are.
     :arg y: int32[P], row of leg Y.
     :arg x: int32[P], row of leg X.
     :arg windows: int64[W], in observations, each at least 2.
@@ -635,9 +642,9 @@ def rebuild_pairs(
 ) -> None:
     """Bring the state to an observation from the rings alone, to the bit as if updates had led there.
 
-    For a late revision: correct the column, rebuild at the observation before it, and update from there on. Or
-    for a start from history: fill the rings and rebuild; a pair new to the state then begins at the oldest of
-    the last `depth` columns where both legs are finite.
+    For a late revision: correct the column, rebuild at the observation before it, and update from there on.
+    Or for a start from history: fill the rings and rebuild; a pair new to the state then begins at the oldest
+    of the last `depth` columns where both legs are finite.
 
     Arguments as in `update_pairs`; columns of the last ``window + max(window, z_window)`` observations up to
     `step` must still be in the rings.
