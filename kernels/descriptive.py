@@ -37,6 +37,8 @@ WINDOW = np.dtype(
     ]
 )
 
+_WRONG_DEPTH = "the ring must be deeper than its longest window"
+
 _WINDOWS = types.Array(from_dtype(WINDOW), 2, "C")
 _DESCRIPTIONS = types.Array(from_dtype(DESCRIPTION), 2, "C")
 _NUMBERS = types.Array(types.int64, 1, "C")
@@ -157,7 +159,7 @@ def update_descriptive(
     depth = returns.shape[1]
     for k in range(len(windows)):
         if windows[k] < 1 or windows[k] >= depth or windows[k] > ordered.shape[2]:
-            raise ValueError("the ring must be deeper than its longest window")  # noqa: EM101 compiled
+            raise ValueError(_WRONG_DEPTH)
     for r in range(len(step)):
         s = step[r]
         if s < 0:

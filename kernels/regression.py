@@ -57,6 +57,9 @@ KALMAN_STATE = np.dtype(
     ]
 )
 
+_WRONG_WINDOW = "windows must be at least 2, and the ring deeper than the z window"
+_WRONG_NOISE = "q must be at least 0, r above 0, and the ring deeper than the z window"
+
 _MATRIX = types.Array(types.float64, 2, "C")
 _VECTOR = types.Array(types.float64, 1, "C")
 _STEPS = types.Array(types.int64, 1, "C")
@@ -215,8 +218,7 @@ def _learn_rls(y: float, x: float, forgetting: float, st: Any) -> None:
 
 @inlined
 def _anchor_rls(st: Any) -> None:
-    """Move the anchors to the mean, and the change of the slope into the slope: the same line, more
-    digits."""
+    """Move the anchors to the mean, and the change into the slope: the same line, more digits."""
     anchor = st.anchor_x + st.mean_x
     shift = anchor - st.anchor_x
     rise = fma(st.change, shift, fma(st.slope, shift, st.mean_e))
@@ -269,8 +271,7 @@ def update_rls(
     depth = values.shape[1]
     for k in range(len(windows)):
         if windows[k] < 2 or z_window < 1 or z_window >= depth:
-            raise ValueError("windows must be at least 2, and the ring deeper than the z window")  # noqa:
-            EM101
+            raise ValueError(_WRONG_WINDOW)
     for p in range(len(step)):
         s = step[p]
         if s < 0:
@@ -390,8 +391,7 @@ def update_kalman(
     depth = values.shape[1]
     for k in range(len(windows)):
         if not (q[k] >= 0.0 and r[k] > 0.0) or z_window < 1 or z_window >= depth:
-            raise ValueError("q must be at least 0, r above 0, and the ring deeper than the z window")  #
-            noqa: EM101
+            raise ValueError(_WRONG_NOISE)
     for p in range(len(step)):
         s = step[p]
         if s < 0:

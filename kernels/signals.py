@@ -16,6 +16,8 @@ from kernels.records import EXIT, LONG, SHORT
 NO_SIGNAL = 2
 """Event code of a pair whose position did not change."""
 
+_WRONG_THRESHOLDS = "thresholds of signals must be 0 <= exit < entry"
+
 _POSITIONS = types.Array(types.int8, 2, "C")
 
 
@@ -42,7 +44,7 @@ def update_signals(
     :raises ValueError: Thresholds are not 0 <= exit < entry.
     """
     if not 0.0 <= exit_ < entry:
-        raise ValueError("thresholds of signals must be 0 <= exit < entry")  # noqa: EM101 compiled
+        raise ValueError(_WRONG_THRESHOLDS)
     for p in range(state.shape[0]):
         for k in range(state.shape[1]):
             z = z_score[p, k]
