@@ -182,24 +182,25 @@ def _decimal_at(at: np.uint64) -> tuple[np.float64, np.uint64]:
     whole = _first(others)
     if whole == _U0 or whole > _U16:
         return np.float64(0.0), _U0
-    length, fraction = whole, _U0
+    mantissa = _digits(at, whole)
+    length, places = whole, _U0
     if _byte(at + whole) == np.uint64(ord(".")):
         length = _first(others & (others - _U1))
-        fraction = length - whole - _U1
-        if fraction == _U0 or length > _U32 or whole + fraction > _U19:
+        places = length - whole - _U1
+        if places == _U0 or places > _U16:
             return np.float64(0.0), _U0
-    mantissa = _digits(at, whole)
-    if fraction != _U0:
-        if fraction > _U16:
-            return np.float64(0.0), _U0
-        mantissa = mantissa * _TENS[fraction] + _digits(at + whole + _U1, fraction)
-    while mantissa > _EXACT and fraction != _U0 and mantissa % np.uint64(10) == _U0:
-        mantissa //= np.uint64(10)
-        fraction -= _U1
+        fraction = _digits(at + whole + _U1, places)
+        if whole + places > np.uint64(15):  # maybe more than float64 holds, unless it only ends in zeros
+            while places != _U0 and fraction % np.uint64(10) == _U0:
+                fraction //= np.uint64(10)
+                places -= _U1
+            if whole + places > _U19:  # nor may it overflow here
+                return np.float64(0.0), _U0
+        mantissa = mantissa * _TENS[places] + fraction
     if mantissa > _EXACT:
         return np.float64(0.0), _U0
     # Both are exact, so the division rounds once, as float(text) does (Clinger 1990, the fast path).
-    return np.float64(np.int64(mantissa)) / _FLOAT_TENS[fraction], length
+    return np.float64(np.int64(mantissa)) / _FLOAT_TENS[places], length
 
 
 @inlined
@@ -571,6 +572,7 @@ class TradeDecoder:
     """Turn raw frames into TRADE blocks.
 
     :arg symbols: The run's symbol table, upper case as in the frames; the index becomes ``TRADE["symbol"]``.
+    :raises ValueError: A symbol stands twice in the table.
     """
 
     counts: DecodeCounts
@@ -580,6 +582,12 @@ class TradeDecoder:
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self._symbols = {symbol: i for i, symbol in enumerate(symbols)}
+        if len(self._symbols) < len(symbols):
+            twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+            message = (
+                f"each symbol may stand in the symbol table once, but {', '.join(twice)} stands there again"
+            )
+            raise ValueError(message)
         self._names, self._slots = _name_table(symbols)
         self._scratch = np.zeros(_REACH, np.uint8)
         self._reported: set[str] = set()
@@ -617,10 +625,14 @@ class TradeDecoder:
         :arg starts: Offset of each frame's first byte, int64.
         :arg ends: Offset behind each frame's last byte, int64.
         :returns: TRADE block in the frames' order.
-        :raises ValueError: A frame does not lie in the buffer.
+        :raises ValueError: A frame does not lie in the buffer, or lacks its start or end.
         """
         self.others = []
         data = np.frombuffer(buffer, np.uint8)
+        starts, ends = np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(ends, np.int64)
+        if starts.shape != ends.shape:
+            message = f"each frame needs a start and an end, but there are {len(starts)} and {len(ends)}"
+            raise ValueError(message)
         rows = np.zeros(len(starts), TRADE)
         slow = np.empty((2, len(starts)), np.int64)
         outcomes = np.zeros(4, np.int64)
@@ -740,10 +752,10 @@ def _name_table(symbols: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.
     slots = np.full((2, 1 << (4 * len(symbols) + 64).bit_length()), -1, np.int64)
     mask = slots.shape[1] - 1
     for index, symbol in enumerate(symbols):
-        for case, spelling in ((_LOWER, symbol.lower()), (_UPPER, symbol)):
-            name = orjson.dumps(spelling)[1:-1]  # as it stands in a frame
-            if not 0 < len(name) <= _NAME:
-                continue
+        spellings = [orjson.dumps(spelling)[1:-1] for spelling in (symbol.lower(), symbol)]  # as in a frame
+        if not all(0 < len(name) <= _NAME for name in spellings):
+            continue
+        for case, name in enumerate(spellings):
             head = int.from_bytes(name[:8], "little")
             last = int.from_bytes(name[-8:], "little")
             words = names[index, 8 * case : 8 * case + 8]
