@@ -112,6 +112,12 @@ def _helper(function: F) -> F:
     return cast(F, njit(nogil=True, error_model="numpy")(function))
 
 
+@_helper
+def _plain(number: int) -> int:
+    """Hide a literal from numba, which would compile another copy of what it is passed to: 3 s a regression."""
+    return number + 0  # the sum is what hides it
+
+
 @_reduction
 def _sum(a: Floats) -> float:
     total = 0.0
@@ -145,12 +151,23 @@ def _centre(a: Floats) -> None:
 
 
 @_helper
-def _detrend(a: Floats, clock: Floats) -> None:
-    """Subtract mean and linear trend; `clock` is the centred time index."""
-    _centre(a)
-    for _ in range(2):
-        _subtract(a, _dot(a, clock) / _dot(clock, clock), clock)
+def _take_trend(a: Floats, clock: Floats, trend: int) -> None:
+    """Subtract the mean, or mean and linear trend; `clock` is the centred time index."""
+    if trend > 0:
         _centre(a)
+    if trend > 1:
+        for _ in range(2):
+            _subtract(a, _dot(a, clock) / _dot(clock, clock), clock)
+            _centre(a)
+
+
+@_helper
+def _typical(a: Floats) -> int:
+    """Return the index of the median of first, middle and last value: one wild value can't be chosen."""
+    first, middle, last = a[0], a[len(a) // 2], a[len(a) - 1]
+    if min(first, last) <= middle <= max(first, last):
+        return len(a) // 2
+    return 0 if min(middle, last) <= first <= max(middle, last) else len(a) - 1
 
 
 @_helper
@@ -209,7 +226,7 @@ def _scratch(n: int, lags: int) -> tuple[Floats, Floats, Floats]:
 
 @_helper
 def _regress(
-    x: Floats, lag: int, trend: int, level_first: bool, columns: Floats, gram: Floats, steps: Floats
+    x: Floats, lag: int, trend: int, at_level: int, columns: Floats, gram: Floats, steps: Floats
 ) -> float:
     """Regress x[t+1] - x[t] on trend terms, x[t] and `lag` earlier changes, over t = lag .. n - 2.
 
@@ -221,29 +238,29 @@ def _regress(
     changes = columns[0, :m]
     level = columns[1, :n]
     clock = columns[2, :n]
+    # Less a typical value, not the mean: that would carry one wild price into the last digits of all others.
+    anchor = 0.0 if trend == 0 else x[lag + _typical(x[lag:m])]
     for t in range(n):
-        level[t] = x[lag + t]
-    if trend == 1:
-        _centre(level)
-    elif trend == 2:
+        level[t] = x[lag + t] - anchor
+    if trend == 2:
         _fill_clock(clock)
-        _detrend(level, clock)
+        _take_trend(level, clock, trend)
 
     width = trend + 1 + lag
-    at_level = trend if level_first else trend + lag
-    first_lag = trend + 1 if level_first else trend
+    first_lag = trend if at_level > trend else trend + 1
     if _factor(changes, level, clock, lag, trend, at_level, first_lag, gram, steps):
         return float(gram[width, at_level])
 
     rows = np.empty((width + 1, n))
-    if trend > 0:
-        rows[0] = 1.0
-    if trend > 1:
-        rows[1] = clock
-    rows[at_level] = level
-    for i in range(1, lag + 1):
-        rows[first_lag + i - 1] = changes[lag - i : m - i]
-    rows[width] = changes[lag:]
+    for t in range(n):
+        if trend > 0:
+            rows[0, t] = 1.0
+        if trend > 1:
+            rows[1, t] = clock[t]
+        rows[at_level, t] = level[t]
+        for i in range(1, lag + 1):
+            rows[first_lag + i - 1, t] = changes[lag - i + t]
+        rows[width, t] = changes[lag + t]
     return _orthogonalise(rows, at_level, steps)
 
 
@@ -346,7 +363,8 @@ def _orthogonalise(rows: Floats, at_level: int, steps: Floats) -> float:
             if j == at_level:
                 projection = part
         else:
-            row[:] = 0.0
+            for t in range(len(row)):
+                row[t] = 0.0
         steps[0, j] = rest
         steps[1, j] = rank
     if not math.sqrt(rest) > tiny * whole:
@@ -371,7 +389,7 @@ def _adf_core(
         columns[0, t] = x[t + 1] - x[t]
 
     if lag < 0:
-        _regress(x, most, trend, True, columns, gram, steps)
+        _regress(x, most, trend, trend, columns, gram, steps)
         observations = n - 1 - most
         penalty = 2.0 if lag == -1 else math.log(observations)
         best = np.inf
@@ -382,7 +400,7 @@ def _adf_core(
                 lag = i
         if lag < 0:
             return np.nan, -1, 0
-    projection = _regress(x, lag, trend, False, columns, gram, steps)
+    projection = _regress(x, lag, trend, trend + lag, columns, gram, steps)
     observations = n - 1 - lag
     last = trend + lag
     freedom = observations - steps[1, last]
@@ -395,33 +413,39 @@ def _adf_core(
 
 
 @_helper
-def _residuals(y: Floats, x: Floats, trend: int, out: Floats, regressor: Floats, clock: Floats) -> bool:
+def _residuals(y: Floats, x: Floats, trend: int, out: Floats, columns: Floats) -> bool:
     """Write the residuals of Y on X and the trend terms; False where they are nothing but rounding."""
-    n = len(y)
-    for t in range(n):
-        out[t] = y[t]
-        regressor[t] = x[t]
-    if trend == 1:
-        _centre(out)
-        _centre(regressor)
-    elif trend == 2:
+    regressor = columns[0]
+    partial = columns[1]  # the regressor less the trend terms
+    clock = columns[2]
+    anchor = _typical(x)
+    anchor_y = 0.0 if trend == 0 else y[anchor]
+    anchor_x = 0.0 if trend == 0 else x[anchor]
+    for t in range(len(y)):
+        out[t] = y[t] - anchor_y
+        regressor[t] = x[t] - anchor_x
+        partial[t] = regressor[t]
+    if trend == 2:
         _fill_clock(clock)
-        _detrend(out, clock)
-        _detrend(regressor, clock)
-    scale = _dot(regressor, regressor)
-    whole = _dot(out, out)
-    # The second pass removes what the rounding of the first slope left in the residuals.
+    _take_trend(partial, clock, trend)
+    scale = _dot(partial, partial)
+    slope = 0.0
+    # The second pass takes out what the rounding of the first slope left in.
     for _ in range(2):
-        _subtract(out, _dot(regressor, out) / scale, regressor)
-    return math.sqrt(_dot(out, out)) > 16.0 * _EPSILON * n * math.sqrt(whole)
+        step = _dot(partial, out) / scale
+        slope += step
+        _subtract(out, step, regressor)
+        _take_trend(out, clock, trend)
+    rounding = 4.0 * _EPSILON * math.sqrt(_dot(y, y) + slope * slope * _dot(x, x))
+    return math.sqrt(_dot(out, out)) > rounding
 
 
 @_helper
 def _room(n: int, lag: int, most: int) -> int:
     """Lags that the scratch of a series of `n` must hold."""
     if lag < 0:
-        lag = _default_lags(n, 0) if most < 0 else most
-    return max(0, min(lag, _most_lags(n, 0)))
+        lag = _default_lags(n, _plain(0)) if most < 0 else most
+    return max(0, min(lag, _most_lags(n, _plain(0))))
 
 
 @kernel("(float64[::1], int64, int64, int64)")
@@ -450,8 +474,8 @@ def _coint(
     columns, gram, steps = _scratch(n, _room(n, lag, most))
     residuals = np.empty(n)
     statistic, used, observations = np.nan, -1, 0
-    if _residuals(y, x, trend, residuals, columns[0], columns[1]):
-        statistic, used, observations = _adf_core(residuals, lag, 0, most, columns, gram, steps)
+    if _residuals(y, x, trend, residuals, columns):
+        statistic, used, observations = _adf_core(residuals, lag, _plain(0), most, columns, gram, steps)
     return (
         statistic,
         _mackinnon_p(statistic, trend, 2),
@@ -468,13 +492,13 @@ def _engle_granger_rows(
     values: Floats, first: int, last: int, lag: int, trend: int, statistic: Floats, p_value: Floats
 ) -> None:
     n = values.shape[1]
-    columns, gram, steps = _scratch(n, _room(n, lag, -1))
+    columns, gram, steps = _scratch(n, _room(n, lag, _plain(-1)))
     residuals = np.empty(n)
     for i in range(first, last):
         for j in range(len(values)):
             t = np.nan
-            if i != j and _residuals(values[i], values[j], trend, residuals, columns[0], columns[1]):
-                t = _adf_core(residuals, lag, 0, -1, columns, gram, steps)[0]
+            if i != j and _residuals(values[i], values[j], trend, residuals, columns):
+                t = _adf_core(residuals, lag, _plain(0), _plain(-1), columns, gram, steps)[0]
             statistic[i, j] = t
             p_value[i, j] = _mackinnon_p(t, trend, 2)
 
@@ -583,22 +607,23 @@ def _variance_ratio(series: Floats, period: int) -> tuple[float, float]:
 
 @_helper
 def _fill_spread(values: Floats, y: int, x: int, newest: int, hedge_ratio: float, spread: Floats) -> bool:
-    """Write the window's spread, oldest first, less its newest value; False where it is not finite."""
+    """Write the window's spread less its oldest value; False where it is constant or not finite."""
     depth = values.shape[1]
     n = len(spread)
     legs_y = values[y]
     legs_x = values[x]
-    last = newest % depth
     start = (newest - n + 1) % depth
-    anchor_y = legs_y[last]
-    anchor_x = legs_x[last]
     head = min(n, depth - start)
     # No statistic here depends on a constant in the spread; without it the last digits of the legs survive.
+    anchor_y = legs_y[start]
+    anchor_x = legs_x[start]
     for t in range(head):
         spread[t] = (legs_y[start + t] - anchor_y) - hedge_ratio * (legs_x[start + t] - anchor_x)
     for t in range(head, n):
         spread[t] = (legs_y[t - head] - anchor_y) - hedge_ratio * (legs_x[t - head] - anchor_x)
-    return math.isfinite(_sum(spread))
+    rounding = 4.0 * _EPSILON * (abs(anchor_y) + abs(hedge_ratio * anchor_x))
+    squares = _dot(spread, spread)
+    return math.isfinite(squares) and squares > n * rounding * rounding
 
 
 _METRIC = from_dtype(METRIC)
@@ -630,10 +655,10 @@ def fill_stationarity(
     :arg out: METRIC[P, W]; read: hedge_ratio, observations. Written: adf_statistic, adf_p_value, adf_lag,
         half_life, hurst, variance_ratio.
     """
-    longest = 0
+    longest = _plain(0)
     for k in range(len(windows)):
         longest = max(longest, windows[k])
-    columns, gram, steps = _scratch(longest, _room(longest, lag, -1))
+    columns, gram, steps = _scratch(longest, _room(longest, lag, _plain(-1)))
     buffer = np.empty(longest)
     for p in range(len(step)):
         newest = step[p]
@@ -653,7 +678,9 @@ def fill_stationarity(
             spread = buffer[:window]
             if not _fill_spread(values, y[p], x[p], newest, row.hedge_ratio, spread):
                 continue
-            statistic, used, observations = _adf_core(spread, lag, 1, -1, columns, gram, steps)
+            statistic, used, observations = _adf_core(
+                spread, lag, _plain(1), _plain(-1), columns, gram, steps
+            )
             if observations > 0:
                 row.adf_statistic = statistic
                 row.adf_p_value = _mackinnon_p(statistic, 1, 1)
