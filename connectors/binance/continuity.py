@@ -175,6 +175,8 @@ class Continuity:
         """Trades dropped because their id had come before."""
         self.dropped = 0
         """Trades dropped because ``limit`` was reached."""
+        self.shed: set[int] = set()
+        """Symbols of which trades were so dropped; the caller clears it."""
         self._blocked: NDArray[np.bool_] = np.zeros(symbols, np.bool_)
         self._waiting: dict[int, _Waiting] = {}
 
@@ -250,9 +252,17 @@ class Continuity:
             gone = self._waiting[symbol].drop_newest(max(self.limit // 10, 1))
             self.held -= gone
             self.dropped += gone
+            self.shed.add(symbol)
             if not self._waiting[symbol].runs:
                 del self._waiting[symbol]
                 self._blocked[symbol] = False
+
+    def restart(self, symbol: int) -> None:
+        """Forget a symbol: the next trade that comes is its start."""
+        if symbol in self._waiting:
+            self.held -= sum(run.last - run.first + 1 for run in self._waiting.pop(symbol).runs)
+        self._blocked[symbol] = False
+        self.last[symbol] = NONE
 
     def missing(self, symbol: int) -> list[tuple[int, int]]:
         """Tell which ids of a symbol are missing below ones that came.

@@ -1,0 +1,685 @@
+"""The socket thread of the live feed: connections, pings, clock readings and requests for missed trades.
+
+It understands next to nothing of what it carries: it moves bytes, answers and notes of what happened to the
+connections, in the order in which they came, into a queue that the dataflow's thread empties.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+import structlog
+from numba import types
+from numpy.typing import NDArray
+from typing_extensions import override
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.protocol import State
+
+from connectors.binance.rest import RestClient, RestError
+from kernels.compile import kernel, warm_up
+from kernels.decode import DecodeCounts
+from kernels.records import SECOND, TRADE, Block
+
+_LOG = structlog.get_logger()
+
+_STREAMS_PER_CONNECTION: Final = 1024
+_STREAMS_PER_REQUEST: Final = 200  # in the URL, and in each SUBSCRIBE: keeps both near 4 kB
+_MESSAGE_INTERVAL: Final = 0.25  # s between messages of ours: the exchange takes 5 a second, pongs included
+_MAX_MESSAGE: Final = 1 << 20
+_OVERLAP: Final = 2.0  # s that both deliver when one connection replaces another; the worst lag seen is 0.2
+_SILENCE: Final = 0.5  # s without a message after which a ping proves the connection alive
+_SHORT_LIVED: Final = 5.0  # s; a connection that ends sooner counts as a failed attempt
+_REQUESTS_AT_ONCE: Final = 4
+_CLOCK_INTERVAL: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the exchange is.
+
+    :arg ws: Base URLs of the WebSocket streams, tried in turn.
+    :arg rest: Base URLs of the REST API, tried in turn.
+    """
+
+    ws: tuple[str, ...]
+    rest: tuple[str, ...]
+
+
+_ENDPOINTS: Final = {
+    "spot": Endpoints(
+        (
+            "wss://stream.binance.com:9443",
+            "wss://stream.binance.com:443",
+            "wss://data-stream.binance.vision",
+        ),
+        (
+            "https://api.binance.com",
+            "https://api-gcp.binance.com",
+            "https://api1.binance.com",
+            "https://api2.binance.com",
+            "https://api3.binance.com",
+            "https://api4.binance.com",
+            "https://data-api.binance.vision",
+        ),
+    ),
+    "usdm": Endpoints(("wss://fstream.binance.com/market",), ("https://fapi.binance.com",)),
+}
+
+
+def default_endpoints(market: str) -> Endpoints:
+    """Return Binance's own endpoints of a market.
+
+    :arg market: ``spot`` or ``usdm``.
+    :raises ValueError: If there is no such market.
+    """
+    if market not in _ENDPOINTS:
+        msg = f"unknown market {market!r}: expected one of {', '.join(_ENDPOINTS)}"
+        raise ValueError(msg)
+    return _ENDPOINTS[market]
+
+
+@dataclass
+class FeedStatus:
+    """What the feed is doing, for a status line and for metrics; may be read from any thread."""
+
+    connections: dict[str, str] = field(default_factory=dict)
+    """State of each connection, by name: ``connecting``, ``live`` or ``retiring``."""
+    endpoint: str = ""
+    """WebSocket endpoint connected to last."""
+    reconnections: int = 0
+    """Connections opened because another was lost or had to end."""
+    frames: int = 0
+    """Messages received."""
+    bytes: int = 0
+    """Bytes received."""
+    trades: int = 0
+    """Trades handed out."""
+    decode: DecodeCounts = field(default_factory=DecodeCounts)
+    """What became of the messages."""
+    duplicates: int = 0
+    """Trades dropped because their id had come before."""
+    overflows: int = 0
+    """Messages dropped because the queue was full; their trades are fetched by REST."""
+    buffered_bytes: int = 0
+    """Bytes received and not decoded yet."""
+    held: int = 0
+    """Trades that wait for lower ids."""
+    open_gaps: int = 0
+    """Ranges of ids that are missing now."""
+    restored: int = 0
+    """Trades that came by REST."""
+    unavailable: int = 0
+    """Trades that never came and never will."""
+    last_message: float = 0.0
+    """Local time of the last message, s since the epoch; 0 before the first."""
+    lag: float = float("nan")
+    """Local time of receipt minus event time of the last trade, s; includes the difference of the clocks."""
+    rest_requests: int = 0
+    """Requests sent over REST."""
+    weight_used: int = 0
+    """Request weight used this minute, by all programs behind this address."""
+    watermark: int = 0
+    """Exchange time, us, up to which the market was handed out."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last message; inf before the first."""
+        return time.time() - self.last_message if self.last_message else float("inf")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Messages as they lie in what the socket gave."""
+
+    group: int
+    buffer: bytes
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    received: int  # us, local
+
+
+@dataclass(frozen=True)
+class Up:
+    """A group of symbols has a connection again, and is subscribed."""
+
+    group: int
+
+
+@dataclass(frozen=True)
+class Down:
+    """A group of symbols has no connection any more, or messages of it were dropped."""
+
+    group: int
+    cause: str  # of GAP_CAUSES
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All that the exchange sent to a group before this local time, us, was received before this event."""
+
+    group: int
+    time: int
+    silent: float  # s since the group's last message
+
+
+@dataclass(frozen=True)
+class Page:
+    """The answer to a request for trades."""
+
+    symbol: int
+    first: int  # id asked for
+    trades: Block
+    error: RestError | None = None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A reading of the exchange's clock: it showed at least ``exchange`` us at local time ``local`` us."""
+
+    exchange: int
+    local: int
+
+
+Event = Frames | Up | Down | Proof | Page | Clock
+
+
+def now_us() -> int:
+    """Return the local time, us."""
+    return time.time_ns() // 1_000
+
+
+_READ_ONLY_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+
+
+@kernel((_READ_ONLY_BYTES, types.int64[::1], types.int64[::1]))
+def _split(buffer: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> tuple[int, int]:
+    """Find the complete, unfragmented, uncompressed, unmasked text frames at the head of a byte stream.
+
+    Frame layout: RFC 6455, section 5.2.
+
+    :arg starts: Receives the offset of each payload.
+    :arg ends: Receives the offset behind it.
+    :returns: Number of frames, and offset of the first byte behind them.
+    """
+    n = 0
+    at = 0
+    size = len(buffer)
+    while n < len(starts) and at + 2 <= size and buffer[at] == 0x81:  # FIN, no extension, text
+        length = int(buffer[at + 1])
+        payload = at + 2
+        if length == 126:
+            if at + 4 > size:
+                break
+            length = (int(buffer[at + 2]) << 8) | int(buffer[at + 3])
+            payload = at + 4
+        elif length > 126:  # longer than 64 KiB, or masked
+            break
+        if payload + length > size:
+            break
+        starts[n] = payload
+        ends[n] = payload + length
+        n += 1
+        at = payload + length
+    return n, at
+
+
+class _Connection(ClientConnection):
+    """A WebSocket connection that hands over text messages in bulk.
+
+    ``websockets`` spends about 5 us a message on frames, events and queues. Messages of an exchange are
+    short, whole and uncompressed, so they are cut out here, many at a time; all else, which is the handshake,
+    pings, pongs, fragments and the close, goes to the library as it came.
+    """
+
+    def __init__(
+        self, sink: Callable[[bytes, NDArray[np.int64], NDArray[np.int64]], None], *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._sink = sink
+        self._tail = b""
+        self._in_handshake = True
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        data = self._tail + data if self._tail else bytes(data)
+        self._tail = b""
+        if self._in_handshake:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4 and len(data) <= _MAX_MESSAGE:
+                self._tail = data
+                return
+            self._in_handshake = False
+            super().data_received(data[:end])
+            data = data[end:]
+        while data:
+            if self.protocol.state is not State.OPEN:
+                super().data_received(data)
+                return
+            # Trades take 100 bytes and more; shorter messages only need another round.
+            starts = np.empty(len(data) // 64 + 1, np.int64)
+            ends = np.empty_like(starts)
+            n, consumed = _split(np.frombuffer(data, np.uint8), starts, ends)
+            if n:
+                self._sink(data, starts[:n], ends[:n])
+                data = data[consumed:]
+                continue
+            size = _frame_size(data)
+            if size > _MAX_MESSAGE:
+                super().data_received(data)  # the library ends the connection
+                return
+            if size == 0 or len(data) < size:
+                self._tail = data
+                return
+            super().data_received(data[:size])
+            data = data[size:]
+
+
+def _frame_size(data: bytes) -> int:
+    """Return the size of the frame at the head of the data; 0 if its header is incomplete."""
+    if len(data) < 2:
+        return 0
+    length = data[1] & 0x7F
+    extra = {126: 2, 127: 8}.get(length, 0)
+    if len(data) < 2 + extra:
+        return 0
+    if extra:
+        length = int.from_bytes(data[2 : 2 + extra], "big")
+    return 2 + extra + (4 if data[1] & 0x80 else 0) + length
+
+
+class _Attempts:
+    """Keep connection attempts below the exchange's limit of 300 in 5 minutes."""
+
+    def __init__(self, limit: int = 250, period: float = 300.0) -> None:
+        self._limit = limit
+        self._period = period
+        self._times: deque[float] = deque()
+
+    async def take(self) -> None:
+        """Wait until one more attempt is allowed, and count it."""
+        while True:
+            now = time.monotonic()
+            while self._times and self._times[0] <= now - self._period:
+                self._times.popleft()
+            if len(self._times) < self._limit:
+                self._times.append(now)
+                return
+            await asyncio.sleep(self._times[0] + self._period - now)
+
+
+class _Session:
+    """One WebSocket connection: in the making, live, or on its way out."""
+
+    connection: ClientConnection
+    reader: asyncio.Task[None]
+
+    def __init__(self, name: str, group: int) -> None:
+        self.name = name
+        self.group = group
+        self.retire = asyncio.Event()
+        """Set when the next connection should be opened before this one ends."""
+        self.acknowledged = asyncio.Semaphore(0)
+        """Released for each answer to a request to subscribe."""
+        self.subscribed = False
+        self.cause = "disconnect"
+        self.began = time.monotonic()
+        self.last_received = self.began
+        self.ping: tuple[int, asyncio.Future[float]] | None = None  # when sent, us; the pong
+        self.end_of_life: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True)
+class FeedOptions:
+    """How the socket thread behaves; see :class:`~connectors.binance.stream.BinanceSource`."""
+
+    market: str
+    stream: str
+    endpoints: Endpoints
+    life: float
+    stale: float
+    queue_bytes: int
+
+
+class Feed:
+    """The socket thread: puts events into ``inbox``; who takes ``Frames`` out counts ``taken_bytes`` up."""
+
+    def __init__(self, symbols: Sequence[str], options: FeedOptions, status: FeedStatus) -> None:
+        warm_up(_split)
+        self.inbox: deque[Event] = deque()
+        self.received_bytes = 0  # written by the socket thread only
+        self.taken_bytes = 0  # written by the dataflow's thread only
+        self.error: BaseException | None = None
+        """What ended the thread, if it was not :meth:`close`."""
+        self.groups = [
+            range(i, min(i + _STREAMS_PER_CONNECTION, len(symbols)))
+            for i in range(0, len(symbols), _STREAMS_PER_CONNECTION)
+        ]
+        """The symbols of each connection."""
+        self._symbols = symbols
+        self._options = options
+        self._status = status
+        self._alive = [0] * len(self.groups)
+        self._host = [0] * len(self.groups)
+        self._overflowed: set[int] = set()
+        self._sessions: set[_Session] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._attempts = _Attempts()
+        self._told_unreachable = False
+        self._requests: list[tuple[int, int, int]] = []  # a heap of (urgency, symbol, first id)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Event
+        self._wanted: asyncio.Semaphore
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="binance-feed", daemon=True)
+        self._thread.start()
+
+    # Called by the dataflow's thread.
+
+    def close(self) -> None:
+        """End the connections and the thread; wait for it."""
+        self._ready.wait(10)
+        self._call(lambda: self._ended.set())  # noqa: PLW0108  it exists once the loop runs
+        self._thread.join(10)
+
+    def merging(self, group: int) -> bool:
+        """Tell whether two connections deliver the same trades now, so that ids may come out of order."""
+        return self._alive[group] > 1
+
+    def request(self, symbol: int, first: int, urgency: int) -> None:
+        """Ask for a page of trades.
+
+        :arg first: Id to begin with.
+        :arg urgency: Lower values go first.
+        """
+
+        def push() -> None:
+            heapq.heappush(self._requests, (urgency, symbol, first))
+            self._wanted.release()
+
+        self._call(push)
+
+    def replace(self, group: int) -> None:
+        """Open another connection for a group, then end the present one."""
+
+        def retire() -> None:
+            for session in self._sessions:
+                if session.group == group:
+                    session.cause = "stale"
+                    session.retire.set()
+
+        self._call(retire)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the thread has ended
+                self._loop.call_soon_threadsafe(function)
+
+    # Called by the socket thread.
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self._ended = asyncio.Event()
+        self._wanted = asyncio.Semaphore(0)
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        async with RestClient(self._options.market, self._options.endpoints.rest) as rest:
+            forever = [self._keep_connected(group) for group in range(len(self.groups))]
+            forever += [self._watch(), self._read_clock(rest), self._check_symbols(rest)]
+            forever += [self._back_fill(rest) for _ in range(_REQUESTS_AT_ONCE)]
+            tasks = [asyncio.create_task(work) for work in forever]
+            ended = asyncio.create_task(self._ended.wait())
+            try:
+                working = {*tasks, ended}
+                while ended in working:
+                    done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+            finally:
+                for task in [*tasks, ended, *self._retiring]:
+                    task.cancel()
+                await asyncio.gather(*tasks, ended, *self._retiring, return_exceptions=True)
+                await asyncio.gather(*(self._end(session) for session in list(self._sessions)))
+
+    async def _keep_connected(self, group: int) -> None:
+        """Keep a group's streams subscribed for ever, opening the next connection before one must end."""
+        count = 0
+        failures = 0
+        session = await self._open(group, count, failures)
+        while True:
+            retire = asyncio.create_task(session.retire.wait())
+            await asyncio.wait({session.reader, retire}, return_when=asyncio.FIRST_COMPLETED)
+            retire.cancel()
+            if time.monotonic() - session.began < _SHORT_LIVED:
+                failures += 1
+                self._host[group] += 1
+            else:
+                failures = 0
+            self._status.reconnections += 1
+            count += 1
+            following = await self._open(group, count, failures)
+            if not session.reader.done():
+                # Both deliver for a while: the new one's first trades overlap with the old one's last.
+                retiring = asyncio.create_task(self._end(session, _OVERLAP))
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+            session = following
+
+    async def _open(self, group: int, count: int, failures: int) -> _Session:
+        """Connect and subscribe, however long it takes."""
+        name = f"{group}.{count}"
+        hosts = self._options.endpoints.ws
+        while True:
+            if failures:
+                # Full jitter, so that many clients of an exchange that restarts don't come back in step.
+                ceiling = min(0.25 * 2 ** min(failures, 7), 30.0)
+                await asyncio.sleep(random.uniform(0.05, ceiling))  # noqa: S311
+            await self._attempts.take()
+            base = hosts[self._host[group] % len(hosts)]
+            try:
+                return await self._connect(_Session(name, group), base)
+            except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+                failures += 1
+                self._host[group] += 1
+                self._set_state(name, None)
+                _LOG.debug("connection failed", endpoint=base, error=repr(error))
+                if failures >= len(hosts) and not self._told_unreachable:
+                    self._told_unreachable = True
+                    _LOG.warning(
+                        f"cannot reach Binance ({base}: {str(error) or type(error).__name__}): retrying; "
+                        "`make demo` runs without a network"
+                    )
+
+    async def _connect(self, session: _Session, base: str) -> _Session:
+        self._set_state(session.name, "connecting")
+        streams = [f"{self._symbols[i].lower()}@{self._options.stream}" for i in self.groups[session.group]]
+        first, rest = streams[:_STREAMS_PER_REQUEST], streams[_STREAMS_PER_REQUEST:]
+        url = f"{base.rstrip('/')}/stream?streams={quote('/'.join(first), safe='/@')}"
+        if self._options.market == "spot":
+            url += "&timeUnit=MICROSECOND"
+
+        def sink(buffer: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+            self._receive(session, buffer, starts, ends)
+
+        def create(protocol: ClientProtocol, **options: Any) -> ClientConnection:
+            return _Connection(sink, protocol, **options)
+
+        connection = await connect(
+            url,
+            compression=None,
+            ping_interval=None,
+            max_size=_MAX_MESSAGE,
+            close_timeout=1,
+            create_connection=create,  # type: ignore[arg-type]
+        )
+        try:
+            for i in range(0, len(rest), _STREAMS_PER_REQUEST):
+                names = rest[i : i + _STREAMS_PER_REQUEST]
+                request = orjson.dumps({"method": "SUBSCRIBE", "params": names, "id": i + 1})
+                await connection.send(request.decode())
+                await asyncio.sleep(_MESSAGE_INTERVAL)
+            async with asyncio.timeout(10):
+                for _ in range(0, len(rest), _STREAMS_PER_REQUEST):
+                    await session.acknowledged.acquire()
+        except BaseException:
+            connection.transport.abort()
+            raise
+        session.connection = connection
+        session.subscribed = True
+        session.began = session.last_received = time.monotonic()
+        session.end_of_life = asyncio.get_running_loop().call_later(
+            self._options.life * random.uniform(0.95, 1.0),  # noqa: S311
+            session.retire.set,
+        )
+        session.reader = asyncio.create_task(self._read(session))
+        self._sessions.add(session)
+        self._alive[session.group] += 1
+        if self._alive[session.group] == 1:
+            self.inbox.append(Up(session.group))
+        self._set_state(session.name, "live")
+        self._status.endpoint = base
+        if self._told_unreachable:
+            self._told_unreachable = False
+            _LOG.warning("connected", endpoint=base)
+        return session
+
+    async def _read(self, session: _Session) -> None:
+        """Take the few messages that the library hands over, until the connection ends."""
+        try:
+            while True:
+                data = await session.connection.recv(decode=False)
+                self._receive(session, data, np.zeros(1, np.int64), np.full(1, len(data), np.int64))
+        except ConnectionClosed:
+            pass
+        finally:
+            self._sessions.discard(session)
+            self._set_state(session.name, None)
+            if session.end_of_life is not None:
+                session.end_of_life.cancel()
+            self._alive[session.group] -= 1
+            if self._alive[session.group] == 0:
+                self.inbox.append(Down(session.group, session.cause))
+
+    def _receive(
+        self, session: _Session, buffer: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> None:
+        now = now_us()
+        session.last_received = time.monotonic()
+        status = self._status
+        status.last_message = now / SECOND
+        status.frames += len(starts)
+        status.bytes += len(buffer)
+        if buffer.find(b"serverShutdown", 0, ends[-1]) >= 0:
+            session.retire.set()
+        if not session.subscribed:
+            for _ in range(buffer.count(b'"result"', 0, ends[-1])):
+                session.acknowledged.release()
+        self._recover()
+        if self._overflowed or self.received_bytes - self.taken_bytes > self._options.queue_bytes:
+            self._overflowed.add(session.group)
+            status.overflows += len(starts)
+            return
+        self.received_bytes += len(buffer)
+        self.inbox.append(Frames(session.group, buffer, starts, ends, now))
+
+    def _recover(self) -> None:
+        """Go on after an overflow, once half of the queue is empty: one long gap beats many short ones."""
+        if self._overflowed and self.received_bytes - self.taken_bytes <= self._options.queue_bytes // 2:
+            for group in self._overflowed:
+                self.inbox.append(Down(group, "overflow"))
+                if self._alive[group]:
+                    self.inbox.append(Up(group))
+            self._overflowed.clear()
+
+    async def _end(self, session: _Session, delay: float = 0.0) -> None:
+        self._set_state(session.name, "retiring")
+        await asyncio.sleep(delay)
+        await session.connection.close()
+        await asyncio.wait([session.reader])
+
+    def _set_state(self, name: str, state: str | None) -> None:
+        # A new dict each time: others iterate over it.
+        states = {key: value for key, value in self._status.connections.items() if key != name}
+        self._status.connections = states if state is None else {**states, name: state}
+
+    async def _watch(self) -> None:
+        """Ping connections that are silent; end those that don't answer."""
+        while True:
+            await asyncio.sleep(0.1)
+            self._recover()
+            for session in list(self._sessions):
+                with contextlib.suppress(ConnectionClosed):
+                    await self._prove(session)
+
+    async def _prove(self, session: _Session) -> None:
+        silent = time.monotonic() - session.last_received
+        if session.ping is None:
+            if silent > _SILENCE:
+                sent = now_us()
+                pong = await session.connection.ping()
+                session.ping = (sent, asyncio.ensure_future(pong))
+            return
+        sent, answered = session.ping
+        if answered.done():
+            session.ping = None
+            whole = session.group not in self._overflowed
+            if whole and not answered.cancelled() and answered.exception() is None:
+                self.inbox.append(Proof(session.group, sent, silent))
+        elif now_us() - sent > self._options.stale * SECOND:
+            _LOG.warning("connection does not answer; opening another", connection=session.name)
+            session.cause = "stale"
+            session.ping = None
+            session.connection.transport.abort()
+
+    async def _read_clock(self, rest: RestClient) -> None:
+        while True:
+            with contextlib.suppress(RestError):
+                exchange = await rest.time()
+                self.inbox.append(Clock(exchange, now_us()))
+            await asyncio.sleep(_CLOCK_INTERVAL)
+
+    async def _check_symbols(self, rest: RestClient) -> None:
+        """Name the symbols that the exchange does not know: it says nothing of them, and sends nothing."""
+        with contextlib.suppress(RestError):
+            states = await rest.symbols(self._symbols)
+            unknown = [symbol for symbol in self._symbols if symbol not in states]
+            if unknown:
+                _LOG.warning(
+                    f"no such symbol on Binance {self._options.market}: {', '.join(unknown)}; left out"
+                )
+            halted = [symbol for symbol in self._symbols if states.get(symbol, "TRADING") != "TRADING"]
+            if halted:
+                _LOG.warning(f"not trading on Binance {self._options.market} now: {', '.join(halted)}")
+
+    async def _back_fill(self, rest: RestClient) -> None:
+        """Answer requests for trades, one at a time, those that go furthest back first."""
+        aggregate = self._options.stream == "aggTrade"
+        while True:
+            await self._wanted.acquire()
+            _, symbol, first = heapq.heappop(self._requests)
+            try:
+                block = await rest.trades(self._symbols[symbol], first, aggregate=aggregate)
+                block["symbol"] = symbol
+                self.inbox.append(Page(symbol, first, block))
+            except RestError as error:
+                self.inbox.append(Page(symbol, first, np.empty(0, TRADE), error))
+            self._status.rest_requests = rest.requests
+            self._status.weight_used = rest.budget.used
