@@ -11,16 +11,16 @@
         update_pairs(values, returns, np.array([bar]), y, x, windows, 20, state, out)
 
 What is exact here, and how. Sums of raw prices lose everything to cancellation when a market is quiet, when
-one print is absurd, or when two legs move as one. Here the sums are of x - anchor_x and of the residual e =
-(y - anchor_y) - slope * (x - anchor_x), for a slope close to the hedge ratio: neighbouring floats subtract
-exactly, and a fused multiply-add rounds e once, relative to e itself. Everything follows from these: beta =
-slope + Sxe / Sxx, residual sum of squares = See - Sxe^2 / Sxx, Syy = that + beta^2 Sxx, which is why a
-correlation never leaves [-1, 1].
+one print is absurd, or when two legs move as one. Here the sums are of dx = x - anchor_x and of the residual
+e = (y - anchor_y) - slope * dx, for a slope close to the hedge ratio: neighbouring floats subtract exactly,
+and a fused multiply-add rounds e once. Everything follows from these sums: beta = slope + Sxe / Sxx, the
+residual sum of squares is See - Sxe^2 / Sxx, and Syy is that + beta^2 Sxx, which is why a correlation never
+leaves [-1, 1].
 
 Anchors and slope are taken anew from the window, and the sums with them, every `window` observations. The
 schedule follows the number of the observation, spread evenly over the pairs, so that no bar is slower than
 another and the state is a function of the last 2 * window observations alone, to the bit: however the process
-got there, by updates, by `rebuild_pairs`, or by a restart in between. Sums that have lost digits in between
+got there, by updates, by `rebuild_pairs`, or by a restart in between. Sums that have lost digits meanwhile
 (an absurd print has left the window, a market has gone quiet) are noticed, because they are small beside the
 largest they have been, and are taken anew at once.
 """
@@ -28,7 +28,7 @@ largest they have been, and are taken anew at once.
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, types
+from numba import from_dtype, njit, types
 from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,10 +40,9 @@ STATE = np.dtype(
         ("first", np.int64),  # number of the pair's first observation; -1: none yet
         ("last", np.int64),  # number of the newest observation in the sums
         ("phase", np.int64),  # the sums are taken anew when (number + phase) % window == 0
-        ("retry", np.int64),  # number of the observation from which lost digits are looked for again
-        ("count", np.int64),  # complete observations in the window, in the z window, of returns
-        ("z_count", np.int64),
-        ("return_count", np.int64),
+        ("due", np.int64),  # number of the observation when that is next
+        ("retry", np.int64),  # number of the observation from which lost digits are looked for
+        ("count", np.int64),  # complete observations in the window
         ("anchor_y", np.float64),
         ("anchor_x", np.float64),
         ("slope", np.float64),
@@ -52,15 +51,22 @@ STATE = np.dtype(
         ("sum_xx", np.float64),
         ("sum_xe", np.float64),
         ("sum_ee", np.float64),
-        ("peak_xx", np.float64),  # the largest that sum_xx has been since it was taken anew, likewise below
+        ("peak_xx", np.float64),  # the largest that sum_xx has been since it was taken anew
         ("peak_ee", np.float64),
-        ("z_x", np.float64),  # over the z window
+        ("z_retry", np.int64),  # the same over the z window
+        ("z_count", np.int64),
+        ("z_anchor_y", np.float64),
+        ("z_anchor_x", np.float64),
+        ("z_slope", np.float64),
+        ("z_x", np.float64),
         ("z_e", np.float64),
         ("z_xx", np.float64),
         ("z_xe", np.float64),
         ("z_ee", np.float64),
         ("z_peak_xx", np.float64),
         ("z_peak_ee", np.float64),
+        ("return_retry", np.int64),  # the same of returns, without a slope
+        ("return_count", np.int64),
         ("return_anchor_y", np.float64),
         ("return_anchor_x", np.float64),
         ("return_y", np.float64),
@@ -72,24 +78,25 @@ STATE = np.dtype(
         ("return_peak_xx", np.float64),
     ]
 )
-"""What a pair carries from one observation to the next, for one window. Plain numbers: goes to bytes and
-back."""
+"""What a pair carries from one observation to the next, for one window. Plain numbers: to bytes and back."""
 
-# Sums below this part of their peak are taken anew. A double carries 16 digits: 4 are given up here and 2 go
-# to the rounding of some hundreds of additions, which leaves the 10 that the tests ask for.
+# A sum about the mean below this part of the largest sum that went before is taken anew. Of the 16 digits of
+# a double, 4 are given up here and 2 go to the rounding of some hundreds of additions: 10 are left.
 _LOST = 1e-4
 
-# Residuals below this part of slope * x are the rounding of the slope itself, (4 * 2**-53)**2: the fit is
-# exact.
-_EXACT = 2e-31
+# Residuals below this part of slope * dx, (4 * 2**-53)**2 in squares, are the rounding of the slope itself:
+# the legs lie on a line.
+_LINE = 2e-31
+
+_WRONG_DEPTH = "windows must be at least 2, the z window 1, and the rings as deep as depth_needed says"
 
 _STATE_TYPE = from_dtype(STATE)
-_METRIC_TYPE = from_dtype(METRIC)
 _MATRIX = types.Array(types.float64, 2, "C")
+_VECTOR = types.Array(types.float64, 1, "C")
 _STEPS = types.Array(types.int64, 1, "C")
 _ROWS = types.Array(types.int32, 1, "C")
 _STATES = types.Array(_STATE_TYPE, 2, "C")
-_METRICS = types.Array(_METRIC_TYPE, 2, "C")
+_METRICS = types.Array(from_dtype(METRIC), 2, "C")
 
 
 def depth_needed(windows: ArrayLike, z_window: int) -> int:
@@ -117,7 +124,7 @@ def new_state(pairs: int | ArrayLike, windows: ArrayLike) -> Block:
     lengths = np.asarray(windows, np.int64)
     state = np.zeros((len(numbers), len(lengths)), STATE)
     state["first"] = state["last"] = -1
-    # Multiples of the golden ratio fill [0, 1) evenly, whatever pairs a worker has.
+    # Multiples of the golden ratio fill [0, 1) evenly, whichever pairs a worker has.
     state["phase"] = (numbers[:, None] * 0.6180339887498949 % 1.0 * lengths).astype(np.int64)
     return state
 
@@ -139,40 +146,6 @@ def _median(a: float, b: float, c: float) -> float:
 
 
 @inlined
-def _add(st: Any, y: float, x: float, sign: float) -> None:
-    """Put a complete observation into the sums over the window, or take it out."""
-    dx = x - st.anchor_x
-    e = fma(-st.slope, dx, y - st.anchor_y)
-    st.sum_x += sign * dx
-    st.sum_e += sign * e
-    st.sum_xx += sign * (dx * dx)
-    st.sum_xe += sign * (dx * e)
-    st.sum_ee += sign * (e * e)
-
-
-@inlined
-def _add_z(st: Any, y: float, x: float, sign: float) -> None:
-    dx = x - st.anchor_x
-    e = fma(-st.slope, dx, y - st.anchor_y)
-    st.z_x += sign * dx
-    st.z_e += sign * e
-    st.z_xx += sign * (dx * dx)
-    st.z_xe += sign * (dx * e)
-    st.z_ee += sign * (e * e)
-
-
-@inlined
-def _add_return(st: Any, y: float, x: float, sign: float) -> None:
-    dy = y - st.return_anchor_y
-    dx = x - st.return_anchor_x
-    st.return_y += sign * dy
-    st.return_x += sign * dx
-    st.return_yy += sign * (dy * dy)
-    st.return_xy += sign * (dx * dy)
-    st.return_xx += sign * (dx * dx)
-
-
-@inlined
 def _complete(y: float, x: float) -> bool:
     """Tell whether both are finite."""
     return bool((y - y) + (x - x) == 0.0)
@@ -181,6 +154,7 @@ def _complete(y: float, x: float) -> bool:
 @inlined
 def _clear(st: Any) -> None:
     st.count = 0
+    st.anchor_y = st.anchor_x = st.slope = 0.0
     st.sum_x = st.sum_e = st.sum_xx = st.sum_xe = st.sum_ee = 0.0
     st.peak_xx = st.peak_ee = 0.0
 
@@ -188,6 +162,7 @@ def _clear(st: Any) -> None:
 @inlined
 def _clear_z(st: Any) -> None:
     st.z_count = 0
+    st.z_anchor_y = st.z_anchor_x = st.z_slope = 0.0
     st.z_x = st.z_e = st.z_xx = st.z_xe = st.z_ee = 0.0
     st.z_peak_xx = st.z_peak_ee = 0.0
 
@@ -195,197 +170,375 @@ def _clear_z(st: Any) -> None:
 @inlined
 def _clear_returns(st: Any) -> None:
     st.return_count = 0
+    st.return_anchor_y = st.return_anchor_x = 0.0
     st.return_y = st.return_x = st.return_yy = st.return_xy = st.return_xx = 0.0
     st.return_peak_yy = st.return_peak_xx = 0.0
 
 
 @inlined
-def _three(a: Any, b: Any, iy: int, ix: int, begin: int, step: int, found: Any) -> int:
-    """Find the oldest, a middle and the newest complete observation; return how many there are, at most 3."""
+def _three(a: Any, iy: int, ix: int, begin: int, step: int) -> tuple[int, int, int]:
+    """Return the columns of the oldest, a middle and the newest complete observation; -1 without any."""
     depth = a.shape[1]
     oldest = begin
-    while oldest <= step and not _complete(a[iy, oldest % depth], b[ix, oldest % depth]):
+    while oldest <= step and not _complete(a[iy, oldest % depth], a[ix, oldest % depth]):
         oldest += 1
     if oldest > step:
-        return 0
+        return -1, -1, -1
     newest = step
-    while not _complete(a[iy, newest % depth], b[ix, newest % depth]):
+    while not _complete(a[iy, newest % depth], a[ix, newest % depth]):
         newest -= 1
     middle = (oldest + newest) // 2
-    while not _complete(a[iy, middle % depth], b[ix, middle % depth]):
+    while not _complete(a[iy, middle % depth], a[ix, middle % depth]):
         middle += 1
-    found[0] = oldest % depth
-    found[1] = middle % depth
-    found[2] = newest % depth
-    return 3
+    return oldest % depth, middle % depth, newest % depth
 
 
 @inlined
-def _resum_z(values: Any, iy: int, ix: int, step: int, z_window: int, st: Any) -> None:
-    """Take the sums over the z window anew."""
+def _sum_anew(values: Any, iy: int, ix: int, begin: int, step: int, st: Any) -> None:
+    """Take the sums over the window anew, about the anchors and slope of the state."""
     depth = values.shape[1]
-    _clear_z(st)
-    begin = max(st.first, step - z_window + 1)
+    n = 0
+    sx = se = sxx = sxe = see = 0.0
     c = begin % depth
     for _ in range(begin, step + 1):
         y = values[iy, c]
         x = values[ix, c]
         if _complete(y, x):
-            st.z_count += 1
-            _add_z(st, y, x, 1.0)
+            dx = x - st.anchor_x
+            e = fma(-st.slope, dx, y - st.anchor_y)
+            n += 1
+            sx += dx
+            se += e
+            sxx += dx * dx
+            sxe += dx * e
+            see += e * e
         c += 1
         if c == depth:
             c = 0
-    st.z_peak_xx = st.z_xx
-    st.z_peak_ee = st.z_ee
+    st.count = n
+    st.sum_x = sx
+    st.sum_e = se
+    st.sum_xx = st.peak_xx = sxx
+    st.sum_xe = sxe
+    st.sum_ee = st.peak_ee = see
 
 
-@inlined
-def _resum_returns(returns: Any, iy: int, ix: int, step: int, window: int, st: Any, found: Any) -> None:
-    """Take the sums of returns anew, from a new anchor."""
-    depth = returns.shape[1]
-    _clear_returns(st)
+@njit(nogil=True, error_model="numpy")
+def _anchor(values: Any, iy: int, ix: int, step: int, window: int, st: Any) -> None:
+    """Take anchors, slope and sums of prices anew from the window."""
     begin = max(st.first, step - window + 1)
-    if _three(returns, returns, iy, ix, begin, step, found) == 0:
+    a, b, c = _three(values, iy, ix, begin, step)
+    if a < 0:
+        _clear(st)
         return
-    # The median of three returns of the window: near the others even when one of them is absurd, and equal
-    # to them, so that sums are exactly 0, when all are the same.
-    st.return_anchor_y = _median(returns[iy, found[0]], returns[iy, found[1]], returns[iy, found[2]])
-    st.return_anchor_x = _median(returns[ix, found[0]], returns[ix, found[1]], returns[ix, found[2]])
+    # Medians of three prices of the window: near the others even when one print is absurd, and equal to them
+    # when all are the same, so that sums are exactly 0.
+    st.anchor_y = _median(values[iy, a], values[iy, b], values[iy, c])
+    st.anchor_x = _median(values[ix, a], values[ix, b], values[ix, c])
+    st.slope = 0.0
+    _sum_anew(values, iy, ix, begin, step, st)
+    for _ in range(2):
+        n = st.count
+        sxx = st.sum_xx - st.sum_x * (st.sum_x / n)
+        sxe = st.sum_xe - st.sum_x * (st.sum_e / n)
+        see = st.sum_ee - st.sum_e * (st.sum_e / n)
+        if n < 2 or not sxx > _LOST * _LOST * st.sum_xx:
+            break
+        st.slope += sxe / sxx
+        # The two medians may come from different observations, off the line: move the anchor onto it.
+        st.anchor_y += _median(
+            fma(-st.slope, values[ix, a] - st.anchor_x, values[iy, a] - st.anchor_y),
+            fma(-st.slope, values[ix, b] - st.anchor_x, values[iy, b] - st.anchor_y),
+            fma(-st.slope, values[ix, c] - st.anchor_x, values[iy, c] - st.anchor_y),
+        )
+        _sum_anew(values, iy, ix, begin, step, st)
+        # Where the legs move as one, the slope itself suffered: once more, from residuals.
+        if see - sxe * (sxe / sxx) > 1e-8 * see:
+            break
+
+
+@njit(nogil=True, error_model="numpy")
+def _anchor_z(values: Any, iy: int, ix: int, step: int, z_window: int, slope: float, st: Any) -> None:
+    """Take the sums over the z window anew, for a slope, from anchors in the window."""
+    depth = values.shape[1]
+    begin = max(st.first, step - z_window + 1)
+    a, b, c = _three(values, iy, ix, begin, step)
+    _clear_z(st)
+    if a < 0:
+        return
+    st.z_slope = slope
+    st.z_anchor_y = _median(values[iy, a], values[iy, b], values[iy, c])
+    st.z_anchor_x = _median(values[ix, a], values[ix, b], values[ix, c])
+    st.z_anchor_y += _median(
+        fma(-slope, values[ix, a] - st.z_anchor_x, values[iy, a] - st.z_anchor_y),
+        fma(-slope, values[ix, b] - st.z_anchor_x, values[iy, b] - st.z_anchor_y),
+        fma(-slope, values[ix, c] - st.z_anchor_x, values[iy, c] - st.z_anchor_y),
+    )
+    n = 0
+    sx = se = sxx = sxe = see = 0.0
+    c = begin % depth
+    for _ in range(begin, step + 1):
+        y = values[iy, c]
+        x = values[ix, c]
+        if _complete(y, x):
+            dx = x - st.z_anchor_x
+            e = fma(-slope, dx, y - st.z_anchor_y)
+            n += 1
+            sx += dx
+            se += e
+            sxx += dx * dx
+            sxe += dx * e
+            see += e * e
+        c += 1
+        if c == depth:
+            c = 0
+    st.z_count = n
+    st.z_x = sx
+    st.z_e = se
+    st.z_xx = st.z_peak_xx = sxx
+    st.z_xe = sxe
+    st.z_ee = st.z_peak_ee = see
+
+
+@njit(nogil=True, error_model="numpy")
+def _anchor_returns(returns: Any, iy: int, ix: int, step: int, window: int, st: Any) -> None:
+    """Take the sums of returns anew, from anchors in the window."""
+    depth = returns.shape[1]
+    begin = max(st.first, step - window + 1)
+    a, b, c = _three(returns, iy, ix, begin, step)
+    _clear_returns(st)
+    if a < 0:
+        return
+    st.return_anchor_y = _median(returns[iy, a], returns[iy, b], returns[iy, c])
+    st.return_anchor_x = _median(returns[ix, a], returns[ix, b], returns[ix, c])
+    n = 0
+    sx = sy = sxx = sxy = syy = 0.0
     c = begin % depth
     for _ in range(begin, step + 1):
         y = returns[iy, c]
         x = returns[ix, c]
         if _complete(y, x):
-            st.return_count += 1
-            _add_return(st, y, x, 1.0)
+            dy = y - st.return_anchor_y
+            dx = x - st.return_anchor_x
+            n += 1
+            sx += dx
+            sy += dy
+            sxx += dx * dx
+            sxy += dx * dy
+            syy += dy * dy
         c += 1
         if c == depth:
             c = 0
-    st.return_peak_yy = st.return_yy
-    st.return_peak_xx = st.return_xx
+    st.return_count = n
+    st.return_x = sx
+    st.return_y = sy
+    st.return_xx = st.return_peak_xx = sxx
+    st.return_xy = sxy
+    st.return_yy = st.return_peak_yy = syy
 
 
 @inlined
-def _resum(values: Any, iy: int, ix: int, step: int, window: int, st: Any) -> None:
-    """Take the sums over the window anew, about the anchors and slope of the state."""
-    depth = values.shape[1]
-    _clear(st)
-    begin = max(st.first, step - window + 1)
-    c = begin % depth
-    for _ in range(begin, step + 1):
-        y = values[iy, c]
-        x = values[ix, c]
-        if _complete(y, x):
-            st.count += 1
-            _add(st, y, x, 1.0)
-        c += 1
-        if c == depth:
-            c = 0
-    st.peak_xx = st.sum_xx
-    st.peak_ee = st.sum_ee
+def _moments(st: Any) -> tuple[float, float, float, float, float]:
+    """Return the means of x and e, the sums of squares and products of x, e about them, and the residual
+    one."""
+    part = 1.0 / st.count
+    mean_x = st.sum_x * part
+    mean_e = st.sum_e * part
+    sxx = st.sum_xx - st.sum_x * mean_x
+    sxe = st.sum_xe - st.sum_x * mean_e
+    residual = st.sum_ee - st.sum_e * mean_e
+    if sxx > 0.0:
+        residual -= sxe * (sxe / sxx)
+    return mean_x, mean_e, sxx, sxe, residual
 
 
 @inlined
-def _anchor(
-    values: Any, iy: int, ix: int, step: int, window: int, z_window: int, st: Any, found: Any
-) -> None:
-    """Take anchors, slope and all sums of prices anew from the window."""
-    begin = max(st.first, step - window + 1)
-    if _three(values, values, iy, ix, begin, step, found) == 0:
-        _clear(st)
-    else:
-        # Medians of three prices of the window, as for returns.
-        st.anchor_y = _median(values[iy, found[0]], values[iy, found[1]], values[iy, found[2]])
-        st.anchor_x = _median(values[ix, found[0]], values[ix, found[1]], values[ix, found[2]])
-        st.slope = 0.0
-        _resum(values, iy, ix, step, window, st)
-        for _ in range(2):
-            n = st.count
-            sxx = st.sum_xx - st.sum_x * (st.sum_x / n)
-            sxe = st.sum_xe - st.sum_x * (st.sum_e / n)
-            see = st.sum_ee - st.sum_e * (st.sum_e / n)
-            if n < 2 or sxx <= 0.0 or sxe == 0.0:
-                break
-            st.slope += sxe / sxx
-            # Both medians may come of two observations, off the line: move the anchor onto it.
-            e0 = fma(-st.slope, values[ix, found[0]] - st.anchor_x, values[iy, found[0]] - st.anchor_y)
-            e1 = fma(-st.slope, values[ix, found[1]] - st.anchor_x, values[iy, found[1]] - st.anchor_y)
-            e2 = fma(-st.slope, values[ix, found[2]] - st.anchor_x, values[iy, found[2]] - st.anchor_y)
-            st.anchor_y += _median(e0, e1, e2)
-            _resum(values, iy, ix, step, window, st)
-            # Where the legs move as one the slope itself was lost to cancellation: once more, from residuals.
-            if see - sxe * (sxe / sxx) > 1e-6 * see:
-                break
-    _resum_z(values, iy, ix, step, z_window, st)
+def _lost(st: Any, sxx: float, residual: float) -> bool:
+    """Tell whether a sum is so far below what went through it that digits are lost; also where it is NaN."""
+    return not (
+        sxx >= _LOST * st.peak_xx
+        and (residual >= _LOST * st.peak_ee or st.peak_ee <= _LINE * st.slope * st.slope * st.peak_xx)
+    )
 
 
 @inlined
-def _residual(st: Any, sxx: float, sxe: float, see: float) -> float:
-    """Return the residual sum of squares."""
-    if st.sum_ee <= _EXACT * (st.slope * st.slope) * st.sum_xx:
-        return 0.0
-    rest = see - sxe * (sxe / sxx) if sxx > 0.0 else see
-    return max(rest, 0.0)
+def _z_moments(st: Any, beta: float, change: float) -> tuple[float, float, float]:
+    """Return the means of x and e over the z window, and the sum of squares of the spread about its mean."""
+    change += st.slope - st.z_slope
+    part = 1.0 / st.z_count
+    mean_x = st.z_x * part
+    mean_e = st.z_e * part
+    xx = st.z_xx - st.z_x * mean_x
+    xe = st.z_xe - st.z_x * mean_e
+    ee = st.z_ee - st.z_e * mean_e
+    return mean_x, mean_e, ee - change * (2.0 * xe - change * xx)
+
+
+@inlined
+def _z_lost(st: Any, change: float, squares: float) -> bool:
+    change += st.slope - st.z_slope
+    through = st.z_peak_ee + change * change * st.z_peak_xx
+    return not (squares >= _LOST * through or through <= _LINE * st.slope * st.slope * st.z_peak_xx)
 
 
 @inlined
 def _advance(
-    values: Any,
-    returns: Any,
-    iy: int,
-    ix: int,
-    step: int,
-    window: int,
-    z_window: int,
-    st: Any,
-    found: Any,
-) -> None:
-    """Let observation `step` in and the ones that leave out, and see to it that no digits are lost."""
+    values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any
+) -> tuple[float, float, float, float, float, float, float, float]:
+    """Let observation `step` in and those that leave out, see to it that no digits are lost, and sum up."""
     depth = values.shape[1]
-    first = st.first
-    st.last = step
-    c = step % depth
-    if step - window >= first:
+    # The state stays in memory; the sums of one observation are added in one go, so that each goes through
+    # memory once.
+    n = st.count
+    sx = st.sum_x
+    se = st.sum_e
+    sxx = st.sum_xx
+    sxe = st.sum_xe
+    see = st.sum_ee
+    anchor_y = st.anchor_y
+    anchor_x = st.anchor_x
+    slope = st.slope
+    z_n = st.z_count
+    zx = st.z_x
+    ze = st.z_e
+    zxx = st.z_xx
+    zxe = st.z_xe
+    zee = st.z_ee
+    z_anchor_y = st.z_anchor_y
+    z_anchor_x = st.z_anchor_x
+    z_slope = st.z_slope
+    if step - window >= st.first:
         leaving = c - window
         if leaving < 0:
             leaving += depth
         y = values[iy, leaving]
         x = values[ix, leaving]
         if _complete(y, x):
-            st.count -= 1
-            _add(st, y, x, -1.0)
-        y = returns[iy, leaving]
-        x = returns[ix, leaving]
-        if _complete(y, x):
-            st.return_count -= 1
-            _add_return(st, y, x, -1.0)
-    if step - z_window >= first:
+            dx = x - anchor_x
+            e = fma(-slope, dx, y - anchor_y)
+            n -= 1
+            sx -= dx
+            se -= e
+            sxx -= dx * dx
+            sxe -= dx * e
+            see -= e * e
+    if step - z_window >= st.first:
         leaving = c - z_window
         if leaving < 0:
             leaving += depth
         y = values[iy, leaving]
         x = values[ix, leaving]
         if _complete(y, x):
-            st.z_count -= 1
-            _add_z(st, y, x, -1.0)
+            dx = x - z_anchor_x
+            e = fma(-z_slope, dx, y - z_anchor_y)
+            z_n -= 1
+            zx -= dx
+            ze -= e
+            zxx -= dx * dx
+            zxe -= dx * e
+            zee -= e * e
     y = values[iy, c]
     x = values[ix, c]
     if _complete(y, x):
-        if st.count == 0 and st.z_count == 0:
-            _clear(st)
-            _clear_z(st)
-            st.anchor_y = y
-            st.anchor_x = x
-            st.slope = 0.0
-        st.count += 1
-        _add(st, y, x, 1.0)
-        st.z_count += 1
-        _add_z(st, y, x, 1.0)
-        st.peak_xx = max(st.peak_xx, st.sum_xx)
-        st.peak_ee = max(st.peak_ee, st.sum_ee)
-        st.z_peak_xx = max(st.z_peak_xx, st.z_xx)
-        st.z_peak_ee = max(st.z_peak_ee, st.z_ee)
+        if n == 0:
+            st.anchor_y = anchor_y = y
+            st.anchor_x = anchor_x = x
+            st.slope = slope = 0.0
+            sx = se = sxx = sxe = see = 0.0
+            st.peak_xx = st.peak_ee = 0.0
+        if z_n == 0:
+            st.z_anchor_y = z_anchor_y = y
+            st.z_anchor_x = z_anchor_x = x
+            st.z_slope = z_slope = slope
+            zx = ze = zxx = zxe = zee = 0.0
+            st.z_peak_xx = st.z_peak_ee = 0.0
+        dx = x - anchor_x
+        e = fma(-slope, dx, y - anchor_y)
+        n += 1
+        sx += dx
+        se += e
+        sxx += dx * dx
+        sxe += dx * e
+        see += e * e
+        st.peak_xx = max(st.peak_xx, sxx)
+        st.peak_ee = max(st.peak_ee, see)
+        dx = x - z_anchor_x
+        e = fma(-z_slope, dx, y - z_anchor_y)
+        z_n += 1
+        zx += dx
+        ze += e
+        zxx += dx * dx
+        zxe += dx * e
+        zee += e * e
+        st.z_peak_xx = max(st.z_peak_xx, zxx)
+        st.z_peak_ee = max(st.z_peak_ee, zee)
+    st.last = step
+    st.count = n
+    st.sum_x = sx
+    st.sum_e = se
+    st.sum_xx = sxx
+    st.sum_xe = sxe
+    st.sum_ee = see
+    st.z_count = z_n
+    st.z_x = zx
+    st.z_e = ze
+    st.z_xx = zxx
+    st.z_xe = zxe
+    st.z_ee = zee
+
+    if step == st.due:
+        _anchor(values, iy, ix, step, window, st)
+        _anchor_z(values, iy, ix, step, z_window, st.slope, st)
+        st.due = step + window
+        st.retry = st.z_retry = st.return_retry = step
+    if st.count < 3:
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    mean_x, mean_e, sxx, sxe, residual = _moments(st)
+    if step >= st.retry and _lost(st, sxx, residual):
+        _anchor(values, iy, ix, step, window, st)
+        mean_x, mean_e, sxx, sxe, residual = _moments(st)
+        if _lost(st, sxx, residual):
+            # Even fresh sums look like this: looking again at each observation would cost a window each.
+            st.retry = step + 1 + window // 8
+    change = sxe / sxx if sxx > 0.0 else 0.0
+    beta = st.slope + change
+    if st.sum_ee <= _LINE * st.slope * st.slope * st.sum_xx:
+        residual = 0.0
+    residual = max(residual, 0.0)
+
+    z_mean_x = z_mean_e = squares = 0.0
+    if st.z_count > 0 and step - st.first + 1 >= z_window:
+        z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
+        if step >= st.z_retry and _z_lost(st, change, squares):
+            _anchor_z(values, iy, ix, step, z_window, beta, st)
+            z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
+            if _z_lost(st, change, squares):
+                st.z_retry = step + 1 + z_window // 8
+        if not squares > _LINE * beta * beta * st.z_xx:
+            squares = 0.0
+    return mean_x, mean_e, sxx, change, residual, z_mean_x, z_mean_e, squares
+
+
+@inlined
+def _advance_returns(
+    returns: Any, iy: int, ix: int, c: int, step: int, window: int, due: bool, st: Any
+) -> None:
+    """Let the returns of observation `step` in and those that leave out."""
+    if step - window >= st.first:
+        leaving = c - window
+        if leaving < 0:
+            leaving += returns.shape[1]
+        y = returns[iy, leaving]
+        x = returns[ix, leaving]
+        if _complete(y, x):
+            dy = y - st.return_anchor_y
+            dx = x - st.return_anchor_x
+            st.return_count -= 1
+            st.return_y -= dy
+            st.return_x -= dx
+            st.return_yy -= dy * dy
+            st.return_xy -= dx * dy
+            st.return_xx -= dx * dx
     y = returns[iy, c]
     x = returns[ix, c]
     if _complete(y, x):
@@ -393,177 +546,135 @@ def _advance(
             _clear_returns(st)
             st.return_anchor_y = y
             st.return_anchor_x = x
+        dy = y - st.return_anchor_y
+        dx = x - st.return_anchor_x
         st.return_count += 1
-        _add_return(st, y, x, 1.0)
+        st.return_y += dy
+        st.return_x += dx
+        st.return_yy += dy * dy
+        st.return_xy += dx * dy
+        st.return_xx += dx * dx
         st.return_peak_yy = max(st.return_peak_yy, st.return_yy)
         st.return_peak_xx = max(st.return_peak_xx, st.return_xx)
-
-    if (step + st.phase) % window == 0:
-        _anchor(values, iy, ix, step, window, z_window, st, found)
-        _resum_returns(returns, iy, ix, step, window, st, found)
-        st.retry = step
-    elif step >= st.retry:
-        if st.count >= 3 and _lost(st):
-            _anchor(values, iy, ix, step, window, z_window, st, found)
-            # Where even fresh sums look like this, looking again at each observation would cost a window
-            # each.
-            st.retry = step + max(1, window // 8) if _lost(st) else step
-        if st.return_count >= 2 and _lost_returns(st):
-            _resum_returns(returns, iy, ix, step, window, st, found)
-            if _lost_returns(st):
-                st.retry = step + max(1, window // 8)
+    if due:
+        _anchor_returns(returns, iy, ix, step, window, st)
+    elif st.return_count >= 2 and step >= st.return_retry and _returns_lost(st):
+        _anchor_returns(returns, iy, ix, step, window, st)
+        if _returns_lost(st):
+            st.return_retry = step + 1 + window // 8
 
 
 @inlined
-def _lost(st: Any) -> bool:
-    """Tell whether a sum about the mean is so far below what went through it that digits are lost."""
-    n = st.count
-    sxx = st.sum_xx - st.sum_x * (st.sum_x / n)
-    sxe = st.sum_xe - st.sum_x * (st.sum_e / n)
-    see = st.sum_ee - st.sum_e * (st.sum_e / n)
-    if sxx < _LOST * st.peak_xx or not sxx >= 0.0:
-        return True
-    return _residual(st, sxx, sxe, see) < _LOST * st.peak_ee and st.peak_ee > (
-        _EXACT * (st.slope * st.slope) * st.sum_xx
+def _returns_lost(st: Any) -> bool:
+    part = 1.0 / st.return_count
+    return not (
+        st.return_yy - st.return_y * (st.return_y * part) >= _LOST * st.return_peak_yy
+        and st.return_xx - st.return_x * (st.return_x * part) >= _LOST * st.return_peak_xx
     )
 
 
 @inlined
-def _lost_returns(st: Any) -> bool:
-    n = st.return_count
-    ryy = st.return_yy - st.return_y * (st.return_y / n)
-    rxx = st.return_xx - st.return_x * (st.return_x / n)
-    return not (ryy >= _LOST * st.return_peak_yy and rxx >= _LOST * st.return_peak_xx)
-
-
-@inlined
-def _spread_directly(
-    values: Any, iy: int, ix: int, step: int, z_window: int, st: Any, change: float, moments: Any
-) -> None:
-    """Set the mean from the anchor and the sum of squares of the spread over the z window, in two passes."""
-    depth = values.shape[1]
-    begin = max(st.first, step - z_window + 1)
-    origin = 0.0
-    total = 0.0
-    n = 0
-    for s in range(begin, step + 1):
-        y = values[iy, s % depth]
-        x = values[ix, s % depth]
-        if _complete(y, x):
-            dx = x - st.anchor_x
-            e = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
-            if n == 0:
-                origin = e
-            total += e - origin
-            n += 1
-    mean = origin + total / n
-    squares = 0.0
-    for s in range(begin, step + 1):
-        y = values[iy, s % depth]
-        x = values[ix, s % depth]
-        if _complete(y, x):
-            dx = x - st.anchor_x
-            e = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y)) - mean
-            squares += e * e
-    moments[0] = mean
-    moments[1] = squares
+def _begin(st: Any, step: int, window: int) -> None:
+    """Make a pair begin at an observation."""
+    st.first = step
+    st.last = step - 1
+    st.due = step + (window - (step + st.phase) % window) % window
+    st.retry = st.z_retry = st.return_retry = step
 
 
 @inlined
 def _measure(
-    values: Any, iy: int, ix: int, step: int, z_window: int, st: Any, moments: Any, row: Any
-) -> None:
-    """Fill a row from the sums."""
-    nan = np.nan
-    row.observations = st.count
-    row.hedge_ratio = row.intercept = row.hedge_ratio_stderr = row.intercept_stderr = nan
-    row.r_squared = row.spread = row.spread_mean = row.spread_std = row.z_score = row.correlation = nan
-    row.return_correlation = row.volatility_y = row.volatility_x = nan
-
+    values: Any,
+    iy: int,
+    ix: int,
+    c: int,
+    step: int,
+    z_window: int,
+    st: Any,
+    sums: tuple[float, float, float, float, float, float, float, float],
+) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+    """Return what METRIC says of hedge ratio, spread and correlation, in the order of its fields."""
+    mean_x, mean_e, sxx, change, residual, z_mean_x, z_mean_e, squares = sums
+    beta = alpha = beta_error = alpha_error = r_squared = correlation = np.nan
+    spread = spread_mean = spread_std = z_score = np.nan
     n = st.count
-    if n >= 3:
-        mean_x = st.sum_x / n
-        mean_e = st.sum_e / n
-        sxx = st.sum_xx - st.sum_x * mean_x
-        sxe = st.sum_xe - st.sum_x * mean_e
-        see = st.sum_ee - st.sum_e * mean_e
-        if sxx > 0.0:
-            change = sxe / sxx
-            beta = st.slope + change
-            residual = _residual(st, sxx, sxe, see)
-            explained = beta * beta * sxx
-            syy = residual + explained
-            offset = fma(-st.slope, st.anchor_x, st.anchor_y)  # of the line through the anchor
-            centre = st.anchor_x + mean_x
-            row.hedge_ratio = beta
-            row.intercept = offset + mean_e - change * centre
-            variance = residual / (n - 2)
-            row.hedge_ratio_stderr = np.sqrt(variance / sxx)
-            row.intercept_stderr = np.sqrt(variance * (1.0 / n + centre * centre / sxx))
-            if syy > 0.0:
-                row.r_squared = explained / syy
-                row.correlation = np.copysign(np.sqrt(explained / syy), beta)
-
-            c = step % values.shape[1]
-            y = values[iy, c]
-            x = values[ix, c]
-            # y - beta x = offset + e - change (anchor_x + dx): the rounding of beta does not reach the spread
-            level = offset - change * st.anchor_x
-            here = nan
-            if _complete(y, x):
-                dx = x - st.anchor_x
-                here = fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
-                row.spread = level + here
-            m = st.z_count
-            if step - st.first + 1 >= z_window and m >= 1:
-                z_mean_x = st.z_x / m
-                z_mean_e = st.z_e / m
-                z_xx = st.z_xx - st.z_x * z_mean_x
-                z_xe = st.z_xe - st.z_x * z_mean_e
-                z_ee = st.z_ee - st.z_e * z_mean_e
-                mean = z_mean_e - change * z_mean_x
-                squares = z_ee - change * (2.0 * z_xe - change * z_xx)
-                if not squares >= _LOST * (st.z_peak_ee + change * change * st.z_peak_xx):
-                    _resum_z(values, iy, ix, step, z_window, st)
-                    _spread_directly(values, iy, ix, step, z_window, st, change, moments)
-                    mean = moments[0]
-                    squares = moments[1]
-                    if squares <= _EXACT * (beta * beta) * st.z_xx:
-                        squares = 0.0
-                row.spread_mean = level + mean
-                row.spread_std = np.sqrt(squares / m)
-                if squares > 0.0:
-                    row.z_score = (here - mean) / row.spread_std
-
-    n = st.return_count
-    if n >= 2:
-        ryy = max(st.return_yy - st.return_y * (st.return_y / n), 0.0)
-        rxx = max(st.return_xx - st.return_x * (st.return_x / n), 0.0)
-        rxy = st.return_xy - st.return_x * (st.return_y / n)
-        row.volatility_y = np.sqrt(ryy / (n - 1))
-        row.volatility_x = np.sqrt(rxx / (n - 1))
-        if n >= 3 and ryy > 0.0 and rxx > 0.0:
-            row.return_correlation = max(-1.0, min(1.0, rxy / (np.sqrt(ryy) * np.sqrt(rxx))))
+    if n >= 3 and sxx > 0.0:
+        beta = st.slope + change
+        # Of y - beta x = (anchor_y - slope anchor_x) - change anchor_x + e - change dx no part is large
+        # beside the spread, so the rounding of beta itself does not reach it.
+        level = fma(-st.slope, st.anchor_x, st.anchor_y) - change * st.anchor_x
+        alpha = level + (mean_e - change * mean_x)
+        variance = residual / (n - 2)
+        centre = st.anchor_x + mean_x
+        beta_error = np.sqrt(variance / sxx)
+        alpha_error = np.sqrt(variance * (1.0 / n + centre * (centre / sxx)))
+        explained = beta * beta * sxx
+        total = residual + explained
+        if total > 0.0:
+            r_squared = explained / total
+            correlation = np.copysign(np.sqrt(r_squared), beta)
+        y = values[iy, c]
+        x = values[ix, c]
+        here = np.nan
+        z_change = change + (st.slope - st.z_slope)
+        if _complete(y, x):
+            dx = x - st.anchor_x
+            spread = level + fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
+            dx = x - st.z_anchor_x
+            here = fma(-z_change, dx, fma(-st.z_slope, dx, y - st.z_anchor_y))
+        if step - st.first + 1 >= z_window and st.z_count > 0:
+            mean = z_mean_e - z_change * z_mean_x
+            z_level = fma(-st.z_slope, st.z_anchor_x, st.z_anchor_y) - z_change * st.z_anchor_x
+            spread_mean = z_level + mean
+            spread_std = np.sqrt(squares / st.z_count)
+            if squares > 0.0:
+                z_score = (here - mean) / spread_std
+    return (
+        beta, alpha, beta_error, alpha_error, r_squared, spread, spread_mean, spread_std, z_score,
+        correlation,
+    )  # fmt: skip
 
 
 @inlined
+def _measure_returns(st: Any) -> tuple[float, float, float]:
+    """Return correlation and volatilities of the returns."""
+    correlation = volatility_y = volatility_x = np.nan
+    n = st.return_count
+    if n >= 2:
+        part = 1.0 / n
+        syy = max(st.return_yy - st.return_y * (st.return_y * part), 0.0)
+        sxx = max(st.return_xx - st.return_x * (st.return_x * part), 0.0)
+        sxy = st.return_xy - st.return_x * (st.return_y * part)
+        part = 1.0 / (n - 1)
+        volatility_y = np.sqrt(syy * part)
+        volatility_x = np.sqrt(sxx * part)
+        if n >= 3 and syy > 0.0 and sxx > 0.0:
+            correlation = max(-1.0, min(1.0, sxy * part / volatility_y / volatility_x))
+    return correlation, volatility_y, volatility_x
+
+
+@njit(nogil=True, error_model="numpy")
 def _replay(
-    values: Any, returns: Any, iy: int, ix: int, step: int, window: int, z_window: int, st: Any, found: Any
+    values: Any, returns: Any, iy: int, ix: int, step: int, end: int, window: int, z_window: int, st: Any
 ) -> None:
-    """Bring the sums to `step` from the ring alone: from the last time they were due to be taken anew."""
+    """Bring the sums to just before `end` from the rings, by the way that ends at `step`."""
     depth = values.shape[1]
-    if st.first < 0 or st.first > step:
-        s = max(0, step - depth + 1)
-        while s < step and not _complete(values[iy, s % depth], values[ix, s % depth]):
-            s += 1
-        st.first = s
+    first = st.first
+    if first < 0 or first > step:
+        first = max(0, step - depth + 1)
+        while first < step and not _complete(values[iy, first % depth], values[ix, first % depth]):
+            first += 1
+    # What came before the sums were last taken anew leaves no trace in them.
+    start = max(first, step - (step + st.phase) % window)
     _clear(st)
     _clear_z(st)
     _clear_returns(st)
-    st.retry = 0
-    start = max(st.first, step - (step + st.phase) % window)
-    for s in range(start, step + 1):
-        _advance(values, returns, iy, ix, s, window, z_window, st, found)
+    _begin(st, start, window)
+    st.first = first
+    for s in range(start, end):
+        due = s == st.due
+        _advance(values, iy, ix, s % depth, s, window, z_window, st)
+        _advance_returns(returns, iy, ix, s % depth, s, window, due, st)
 
 
 @kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES, _METRICS))
@@ -591,42 +702,57 @@ def update_pairs(
     at the current hedge ratio; correlations are Pearson's, volatilities sample standard deviations of the
     returns.
 
-    :arg values: float64[rows, depth], prices or their logarithms, as a ring: observation s in column s %
-    depth,
-        depth >= `depth_needed`.
+    :arg values: float64[rows, depth], prices or their logarithms, as a ring: observation s in column
+        s % depth, depth at least `depth_needed`.
     :arg returns: float64[rows, depth], returns, likewise.
-    :arg step: int64[P], number of each pair's newest observation; -1 leaves the pair and its rows as they
-    are.
+    :arg step: int64[P], number of each pair's newest observation; -1 leaves the pair and its rows alone.
     :arg y: int32[P], row of leg Y.
     :arg x: int32[P], row of leg X.
     :arg windows: int64[W], in observations, each at least 2.
     :arg z_window: Window of the z-score, in observations.
     :arg state: STATE[P, W] from `new_state`, changed in place.
     :arg out: METRIC[P, W]. Only ``observations`` and the statistics above are written.
-    :raises ValueError: The ring is shallower than `depth_needed`, or a window is shorter than 2.
+    :raises ValueError: The rings are shallower than `depth_needed`, or a window is too short.
     """
     depth = values.shape[1]
-    found = np.zeros(3, np.int64)
-    moments = np.zeros(2)
     for k in range(len(windows)):
         if windows[k] < 2 or z_window < 1 or depth < windows[k] + max(windows[k], z_window):
-            raise ValueError(
-                "the ring is too shallow for its windows (see depth_needed), or a window below 2"
-            )
+            raise ValueError(_WRONG_DEPTH)
+    c = 0
+    previous = -1
     for p in range(len(step)):
         s = step[p]
         if s < 0:
             continue
+        if s != previous:
+            previous = s
+            c = s % depth
+        iy = y[p]
+        ix = x[p]
         for k in range(len(windows)):
+            window = windows[k]
             st = state[p, k]
+            row = out[p, k]
             if st.first < 0:
-                st.first = s
-                st.last = s - 1
-            if s == st.last + 1:
-                _advance(values, returns, y[p], x[p], s, windows[k], z_window, st, found)
-            else:
-                _replay(values, returns, y[p], x[p], s, windows[k], z_window, st, found)
-            _measure(values, y[p], x[p], s, z_window, st, moments, out[p, k])
+                _begin(st, s, window)
+            if s != st.last + 1:
+                _replay(values, returns, iy, ix, s, s, window, z_window, st)
+            due = s == st.due
+            sums = _advance(values, iy, ix, c, s, window, z_window, st)
+            _advance_returns(returns, iy, ix, c, s, window, due, st)
+            measured = _measure(values, iy, ix, c, s, z_window, st, sums)
+            row.observations = st.count
+            row.hedge_ratio = measured[0]
+            row.intercept = measured[1]
+            row.hedge_ratio_stderr = measured[2]
+            row.intercept_stderr = measured[3]
+            row.r_squared = measured[4]
+            row.spread = measured[5]
+            row.spread_mean = measured[6]
+            row.spread_std = measured[7]
+            row.z_score = measured[8]
+            row.correlation = measured[9]
+            row.return_correlation, row.volatility_y, row.volatility_x = _measure_returns(st)
 
 
 @kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES))
@@ -643,22 +769,57 @@ def rebuild_pairs(
     """Bring the state to an observation from the rings alone, to the bit as if updates had led there.
 
     For a late revision: correct the column, rebuild at the observation before it, and update from there on.
-    Or for a start from history: fill the rings and rebuild; a pair new to the state then begins at the oldest
-    of the last `depth` columns where both legs are finite.
+    For a start from history: fill the rings and rebuild; a pair new to the state then begins at the oldest of
+    the last `depth` columns where both legs are finite.
 
-    Arguments as in `update_pairs`; columns of the last ``window + max(window, z_window)`` observations up to
-    `step` must still be in the rings.
+    Arguments are those of `update_pairs`; the columns of the last `depth_needed` observations up to `step`
+    must still be in the rings.
 
     :raises ValueError: As `update_pairs`.
     """
     depth = values.shape[1]
-    found = np.zeros(3, np.int64)
     for k in range(len(windows)):
         if windows[k] < 2 or z_window < 1 or depth < windows[k] + max(windows[k], z_window):
-            raise ValueError(
-                "the ring is too shallow for its windows (see depth_needed), or a window below 2"
-            )
+            raise ValueError(_WRONG_DEPTH)
     for p in range(len(step)):
         if step[p] >= 0:
             for k in range(len(windows)):
-                _replay(values, returns, y[p], x[p], step[p], windows[k], z_window, state[p, k], found)
+                _replay(values, returns, y[p], x[p], step[p], step[p] + 1, windows[k], z_window, state[p, k])
+
+
+@kernel(types.void(_MATRIX, *(types.int64,) * 4, *(_VECTOR,) * 4))
+def roll_pair(
+    values: NDArray[np.float64],
+    y: int,
+    x: int,
+    window: int,
+    z_window: int,
+    hedge_ratio: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    z_score: NDArray[np.float64],
+    correlation: NDArray[np.float64],
+) -> None:
+    """Measure a pair at every observation of a history, to the bit as `update_pairs` does one at a time.
+
+    :arg values: float64[rows, T], prices or their logarithms.
+    :arg y: Row of leg Y.
+    :arg x: Row of leg X.
+    :arg window: Rolling window, in observations, at least 2.
+    :arg z_window: Window of the z-score, in observations.
+    :arg hedge_ratio: float64[T], filled, as are the following.
+    :arg spread: float64[T].
+    :arg z_score: float64[T].
+    :arg correlation: float64[T].
+    :raises ValueError: A window is too short.
+    """
+    if window < 2 or z_window < 1:
+        raise ValueError(_WRONG_DEPTH)
+    st = np.zeros(1, STATE)[0]
+    _begin(st, 0, window)
+    for s in range(values.shape[1]):
+        sums = _advance(values, y, x, s, s, window, z_window, st)
+        measured = _measure(values, y, x, s, s, z_window, st, sums)
+        hedge_ratio[s] = measured[0]
+        spread[s] = measured[5]
+        z_score[s] = measured[8]
+        correlation[s] = measured[9]
