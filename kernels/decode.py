@@ -44,7 +44,6 @@ _TRADE, _OTHER, _UNKNOWN, _SLOW = 0, 1, 2, 3
 # further than this from where a frame starts.
 _REACH = 1024
 
-_LOWER, _UPPER = 0, 1
 _NAME = 48  # longest name the table holds, bytes: 8 first, 32 between, 8 last
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing
 
@@ -169,7 +168,10 @@ def _digits(at: np.uint64, digits: np.uint64) -> np.uint64:
 @inlined
 def _integer_length(at: np.uint64) -> np.uint64:
     """Length of a JSON integer of 1 to 16 digits; 0 where there is none such (leading zeros are not JSON)."""
-    digits: np.uint64 = _first(_others_than_digits(at))
+    others = _others_than_digits(at)
+    if others & np.uint64(0x3FFF) == np.uint64(0x2000) and _byte(at) != np.uint64(ord("0")):
+        return np.uint64(13)
+    digits: np.uint64 = _first(others)
     if digits > _U16 or (_byte(at) == np.uint64(ord("0")) and digits > _U1):
         return _U0
     return digits
@@ -242,19 +244,17 @@ def _is_name(at: np.uint64, length: np.uint64, head: np.uint64, last: np.uint64,
 
 
 @inlined
-def _find(at: np.uint64, length: np.uint64, names: np.uint64, slots: Any, case: np.uint64) -> int:
+def _find(at: np.uint64, length: np.uint64, names: np.uint64, slots: np.uint64, last_slot: np.uint64) -> int:
     """Index of a symbol by its name in one of both cases, -1 where the table has none such."""
     if length == _U0 or length > np.uint64(_NAME):
         return -1
     head, last = _ends(at, length)
-    names += case << np.uint64(6)
-    mask = np.uint64(slots.shape[1] - 1)
-    slot = (((head ^ (last << _U23) ^ (last >> np.uint64(41))) * _HASH) >> _U32) & mask
+    slot = (((head ^ (last << _U23) ^ (last >> np.uint64(41))) * _HASH) >> _U32) & last_slot
     while True:
-        index: int = slots[case, slot]
+        index = np.int64(_load(slots + (slot << _U3)))
         if index < 0 or _is_name(at, length, head, last, names + (np.uint64(index) << _U7)):
-            return index
-        slot = (slot + _U1) & mask
+            return int(index)
+        slot = (slot + _U1) & last_slot
 
 
 @inlined
@@ -272,13 +272,16 @@ def _is_other(at: np.uint64) -> bool:
 
 
 @inlined
-def _frame(at: np.uint64, end: np.uint64, names: np.uint64, slots: Any, rows: Any, row: int) -> int:
+def _frame(
+    at: np.uint64, end: np.uint64, names: np.uint64, slots: np.uint64, last_slot: np.uint64, trade: Any
+) -> int:
     """Decode one frame of a known layout into a row.
 
     Every step checks that the text is what the layout says before it goes on, so when the last one stops at
     the frame's end, all of the frame was checked, and nothing else.
     """
     symbol = -1
+    length = _U0
     combined = _at(at, '{"stream":"')
     aggregate = False
     if combined:
@@ -295,7 +298,7 @@ def _frame(at: np.uint64, end: np.uint64, names: np.uint64, slots: Any, rows: An
             if _at(quote, '","data":') and _is_other(quote + np.uint64(9)) and quote + _U32 < end:
                 return _OTHER
             return _SLOW
-        symbol = _find(at, length, names, slots, np.uint64(_LOWER))
+        symbol = _find(at, length, names, slots, last_slot)
         if symbol < 0 and not _plain(at, length):
             return _SLOW
         at = next_at
@@ -309,10 +312,10 @@ def _frame(at: np.uint64, end: np.uint64, names: np.uint64, slots: Any, rows: An
             return _OTHER
         return _SLOW
 
-    length = _integer_length(at)
-    if length == _U0:
+    skipped = _integer_length(at)
+    if skipped == _U0:
         return _SLOW
-    at += length
+    at += skipped
 
     time, digits = _U0, _U0
     if _at(at, ',"T":'):  # USD-M trades have it here, all others near the end
@@ -327,14 +330,12 @@ def _frame(at: np.uint64, end: np.uint64, names: np.uint64, slots: Any, rows: An
         return _SLOW
     at += np.uint64(6)
     if symbol >= 0:
-        name = names + (np.uint64(symbol) << _U7) + _U64
-        length = _load(name + _U16)
-        first, last = _ends(at, length)
-        if not _is_name(at, length, first, last, name):
+        head, last = _ends(at, length)
+        if not _is_name(at, length, head, last, names + (np.uint64(symbol) << _U7) + _U64):
             return _SLOW
     else:
         length = _first(_where(at, '"'))
-        symbol = _find(at, length, names, slots, np.uint64(_UPPER))
+        symbol = _find(at, length, names + _U64, slots + ((last_slot + _U1) << _U3), last_slot)
         if symbol < 0 and (length > np.uint64(_NAME) or not _plain(at, length)):
             return _SLOW
     at += length
@@ -445,7 +446,6 @@ def _frame(at: np.uint64, end: np.uint64, names: np.uint64, slots: Any, rows: An
     if symbol < 0:
         return _UNKNOWN
 
-    trade = rows[row]
     trade.id = identity
     trade.first_id = first_id
     trade.last_id = last_id
@@ -497,7 +497,8 @@ def _decode(
     size = len(buffer)
     base = np.uint64(buffer.ctypes.data)
     scratch_at = np.uint64(scratch.ctypes.data)
-    names_at = np.uint64(names.ctypes.data)
+    names_at, slots_at = np.uint64(names.ctypes.data), np.uint64(slots.ctypes.data)
+    last_slot = np.uint64(slots.shape[1] - 1)
     row = 0
     left = 0
     for i in range(len(starts)):
@@ -507,12 +508,14 @@ def _decode(
         at, stop = base + np.uint64(start), base + np.uint64(end)
         if start + _REACH > size:
             kept = min(end - start, _REACH)
-            scratch[:kept] = buffer[start : start + kept]
-            scratch[kept:] = 0
+            for j in range(kept):
+                scratch[j] = buffer[start + j]
+            for j in range(kept, _REACH):
+                scratch[j] = 0
             at, stop = scratch_at, scratch_at + np.uint64(end - start)
         outcome = _SLOW
         if end > start and buffer[end - 1] == ord("}"):
-            outcome = _frame(at, stop, names_at, slots, rows, row)
+            outcome = _frame(at, stop, names_at, slots_at, last_slot, rows[row])
         outcomes[outcome] += 1
         if outcome == _SLOW:
             slow[0, left] = i
