@@ -300,22 +300,21 @@ class _Gap:
     last: int
     detected: int
     cause: int
-    unavailable: int = 0  # ids given up
     by_rest: bool = False
 
 
-OpenGap = tuple[int, int, int, int, int, bool]
-"""A gap as it is stored: first id, last id, detected, cause, ids given up, whether REST restored any."""
+OpenGap = tuple[int, int, int, int, bool]
+"""A gap as it is stored: first id, last id, detected, cause, whether REST restored any of it."""
 
 
 class GapBook:
     """Keep account of every gap, from detection until it is closed. Pure: the caller says what time it is.
 
-    Rows collect until :meth:`take`. A gap is a row with repair ``open`` when detected and the same row (same
-    symbol and ``first_id``) again when it is closed; ``last_id`` grows when ids next to it go missing too.
-    Ids that will never come are a row of their own, ``unavailable`` with ``restored`` 0 (the gap's only
-    closing row, if none of it came), so that for each symbol the ids emitted and the ids in ``unavailable``
-    rows together are consecutive.
+    Rows collect until :meth:`take`. A gap is a row with repair ``open`` when detected, and a row with the same
+    symbol and ``first_id`` when it is closed. ``last_id`` may differ between the two: a gap grows while ids
+    next to it go missing too, and falls apart where only some of its ids never come. Closed rows never
+    overlap, and all ids of one either came (``restored`` is their number) or did not (``unavailable``, 0): for
+    each symbol the ids handed out and those in ``unavailable`` rows together are consecutive.
     """
 
     def __init__(self) -> None:
@@ -343,13 +342,13 @@ class GapBook:
             upper = min([other.first - 1 for other in gaps if other.first > gap.first], default=last)
             if last > gap.last and gap.last < upper and GAP_CAUSES[gap.cause] == cause:
                 gap.last = min(last, upper)
-                self._report(symbol, gap, 0)
+                self._report_open(symbol, gap)
             first = max(first, gap.last + 1)
         if first <= last:
             gap = _Gap(first, last, now, GAP_CAUSES.index(cause))
             gaps.append(gap)
             gaps.sort(key=lambda other: other.first)
-            self._report(symbol, gap, 0)
+            self._report_open(symbol, gap)
 
     def restored(self, symbol: int, first: int, last: int) -> None:
         """Note that trades of these ids came by REST."""
@@ -358,35 +357,41 @@ class GapBook:
                 gap.by_rest = True
 
     def unavailable(self, symbol: int, first: int, last: int, now: int) -> None:
-        """Note that these ids, all inside one open gap, will never come."""
-        for gap in self._open.get(symbol, []):
+        """Note that these ids, all inside one open gap, will never come, and those before them have come."""
+        gaps = self._open.get(symbol, [])
+        for i, gap in enumerate(gaps):
             if gap.first <= first and last <= gap.last:
-                gap.unavailable += last - first + 1
-                if (first, last) != (gap.first, gap.last):
-                    row = (first, last, gap.detected, now, 0, symbol, gap.cause, _UNAVAILABLE)
-                    self._rows.append(row)
+                if gap.first < first:
+                    self._close(symbol, _Gap(gap.first, first - 1, gap.detected, gap.cause, gap.by_rest), now)
+                row = (first, last, gap.detected, now, 0, symbol, gap.cause, _UNAVAILABLE)
+                self._rows.append(row)
+                rest = [_Gap(last + 1, gap.last, gap.detected, gap.cause)] if last < gap.last else []
+                for left in rest:
+                    self._report_open(symbol, left)
+                self._keep(symbol, [*gaps[:i], *rest, *gaps[i + 1 :]])
                 return
 
     def close(self, symbol: int, last: int, now: int) -> None:
-        """Close the gaps of a symbol that lie below ``last``, the last id handed out or given up."""
-        gaps = self._open.get(symbol)
-        if not gaps:
-            return
+        """Close the gaps of a symbol that lie below ``last``, the last id handed out."""
+        gaps = self._open.get(symbol, [])
         for gap in gaps:
             if gap.last <= last:
-                self._report(symbol, gap, now)
-        left = [gap for gap in gaps if gap.last > last]
-        if left:
-            self._open[symbol] = left
-        else:
-            del self._open[symbol]
+                self._close(symbol, gap, now)
+        self._keep(symbol, [gap for gap in gaps if gap.last > last])
 
-    def _report(self, symbol: int, gap: _Gap, repaired: int) -> None:
-        restored, repair = 0, _OPEN
-        if repaired:
-            restored = gap.last - gap.first + 1 - gap.unavailable
-            repair = _UNAVAILABLE if restored == 0 else _REST if gap.by_rest else _LATE
-        self._rows.append((gap.first, gap.last, gap.detected, repaired, restored, symbol, gap.cause, repair))
+    def _keep(self, symbol: int, gaps: list[_Gap]) -> None:
+        if gaps:
+            self._open[symbol] = gaps
+        else:
+            self._open.pop(symbol, None)
+
+    def _report_open(self, symbol: int, gap: _Gap) -> None:
+        self._rows.append((gap.first, gap.last, gap.detected, 0, 0, symbol, gap.cause, _OPEN))
+
+    def _close(self, symbol: int, gap: _Gap, now: int) -> None:
+        repair = _REST if gap.by_rest else _LATE
+        restored = gap.last - gap.first + 1
+        self._rows.append((gap.first, gap.last, gap.detected, now, restored, symbol, gap.cause, repair))
 
     def take(self) -> Block:
         """Hand out the rows that collected since the last call, as a GAP block."""

@@ -1,0 +1,263 @@
+"""Whatever is doubled, mixed up, cut short or lost: each id once, in order, or in a row of `gaps`."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.binance.continuity import NONE, Continuity, GapBook
+from kernels.records import GAP_CAUSES, GAP_REPAIRS, TRADE, Block
+
+
+def block_of(ids: list[int], symbol: int = 0) -> Block:
+    """Trades whose every field follows from symbol and id, so that a mix-up shows."""
+    block = np.zeros(len(ids), TRADE)
+    block["id"] = block["first_id"] = block["last_id"] = ids
+    block["time"] = block["id"] * 10
+    block["price"] = block["id"] + symbol / 2
+    block["symbol"] = symbol
+    return block
+
+
+def ids_of(block: Block, symbol: int = 0) -> list[int]:
+    return [int(id_) for id_ in block["id"][block["symbol"] == symbol]]
+
+
+def gap_rows(book: GapBook) -> list[tuple[int, int, int, int, str, str]]:
+    return [
+        (
+            int(row["first_id"]),
+            int(row["last_id"]),
+            int(row["repaired"]),
+            int(row["restored"]),
+            GAP_CAUSES[row["cause"]],
+            GAP_REPAIRS[row["repair"]],
+        )
+        for row in book.take()
+    ]
+
+
+def test_a_block_without_faults_passes_uncopied() -> None:
+    feed = Continuity(2)
+    block = np.concatenate([block_of([5, 6]), block_of([90], 1), block_of([7])])
+    assert feed.push(block) is block
+    assert feed.last.tolist() == [7, 90]
+    assert feed.last_time.tolist() == [70, 900]
+
+
+def test_newer_trades_wait_for_missing_ones_of_their_symbol_only() -> None:
+    feed = Continuity(2, [4, 7])
+    out = feed.push(np.concatenate([block_of([5, 7]), block_of([8], 1), block_of([8])]))
+    assert (ids_of(out), ids_of(out, 1)) == ([5], [8])
+    assert (feed.held, feed.blocked, feed.missing(0), feed.missing(1)) == (2, [0], [(6, 6)], [])
+    assert ids_of(feed.push(block_of([6]))) == [6, 7, 8]
+    assert (feed.held, feed.blocked, feed.missing(0)) == (0, [], [])
+
+
+def test_given_up_ids_let_later_trades_go_on_up_to_the_next_hole() -> None:
+    feed = Continuity(1, [0])
+    assert ids_of(feed.push(block_of([3, 4, 7]))) == []
+    assert feed.missing(0) == [(1, 2), (5, 6)]
+    assert ids_of(feed.skip(0, 2)) == [3, 4]
+    assert ids_of(feed.push(block_of([2, 1]))) == []
+    assert feed.duplicates == 2
+    assert ids_of(feed.skip(0, 6)) == [7]
+    assert ids_of(feed.skip(0, 9)) == []
+    assert ids_of(feed.push(block_of([10]))) == [10]
+
+
+def test_trades_of_no_symbol_are_left_out() -> None:
+    feed = Continuity(1)
+    assert ids_of(feed.push(np.concatenate([block_of([1], -1), block_of([1])]))) == [1]
+
+
+def test_what_may_wait_is_bounded_and_the_newest_go_first() -> None:
+    feed = Continuity(2, [0, 0], limit=50)
+    feed.push(block_of(list(range(2, 12)), 1))
+    for first in range(2, 202, 20):
+        feed.push(block_of(list(range(first, first + 20))))
+        assert feed.held <= 50
+    assert feed.shed == {0}
+    assert feed.dropped == 200 + 10 - feed.held
+    assert ids_of(feed.push(block_of([1], 1)), 1) == list(range(1, 12))
+    kept = ids_of(feed.push(block_of([1])))
+    assert kept == list(range(1, kept[-1] + 1))
+    # What was dropped is missing like anything else, and comes again like anything else.
+    feed.push(block_of([201]))
+    assert feed.missing(0) == [(kept[-1] + 1, 200)]
+    assert ids_of(feed.push(block_of(list(range(1, 201))))) == list(range(kept[-1] + 1, 202))
+
+
+def test_a_symbol_that_starts_again_is_taken_from_its_next_trade() -> None:
+    feed = Continuity(1, [100])
+    feed.push(block_of([102]))
+    feed.restart(0)
+    assert (feed.held, feed.last.tolist()) == (0, [NONE])
+    assert ids_of(feed.push(block_of([3, 4]))) == [3, 4]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[int], list[list[tuple[int, int]]], set[tuple[int, int]]]:
+    """Trades per symbol; the blocks in which several connections and REST bring them; those never brought."""
+    counts = draw(st.lists(st.integers(1, 30), min_size=1, max_size=3))
+    every = [(symbol, id_) for symbol, count in enumerate(counts) for id_ in range(1, count + 1)]
+    lost = draw(st.sets(st.sampled_from(every)))
+    brought = [trade for trade in every if trade not in lost]
+    copies = draw(st.lists(st.sampled_from(brought), max_size=40)) if brought else []
+    order = draw(st.permutations(brought + copies))
+    cuts = sorted(draw(st.lists(st.integers(0, len(order)), max_size=8)))
+    blocks = [order[i:j] for i, j in zip([0, *cuts], [*cuts, len(order)])]
+    return counts, blocks, lost
+
+
+def mixed(trades: list[tuple[int, int]]) -> Block:
+    return np.concatenate(
+        [np.empty(0, TRADE), *(block_of([id_], symbol) for symbol, id_ in trades)], dtype=TRADE
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories(), st.sampled_from([1, 7, 10_000]))
+def test_each_id_once_in_order_or_in_a_gap_row(
+    history: tuple[list[int], list[list[tuple[int, int]]], set[tuple[int, int]]], limit: int
+) -> None:
+    counts, blocks, lost = history
+    feed = Continuity(len(counts), [0] * len(counts), limit=limit)
+    book = GapBook()
+    out = []
+
+    def note() -> None:
+        for symbol in feed.blocked:
+            for first, last in feed.missing(symbol):
+                book.open(symbol, first, last, 1, "hole")
+        for symbol in book.symbols:
+            book.close(symbol, int(feed.last[symbol]), 2)
+
+    for block in blocks:
+        out.append(feed.push(mixed(block)))
+        assert feed.held <= max(limit, 0)
+        note()
+    # REST brings, a page at a time, whatever it has and the bounded memory could not keep.
+    for symbol, count in enumerate(counts):
+        while (last := int(feed.last[symbol])) < count:
+            page = [id_ for id_ in range(last + 1, count + 1) if (symbol, id_) not in lost][:4]
+            first = page[0] if page else count + 1
+            if first > last + 1:
+                missing = feed.missing(symbol)
+                until = min(first - 1, missing[0][1]) if missing else first - 1
+                book.open(symbol, last + 1, until, 3, "hole")
+                book.unavailable(symbol, last + 1, until, 4)
+                out.append(feed.skip(symbol, until))
+                note()
+            if page:
+                book.open(symbol, int(feed.last[symbol]) + 1, page[-1], 3, "hole")
+                book.restored(symbol, page[0], page[-1])
+                out.append(feed.push(block_of(page, symbol)))
+                note()
+    rows = book.take()
+    assert len(book) == 0
+    trades = np.concatenate(out)
+    for symbol, count in enumerate(counts):
+        emitted = trades[trades["symbol"] == symbol]
+        assert (np.diff(emitted["id"]) > 0).all()
+        assert (emitted["price"] == emitted["id"] + symbol / 2).all()
+        given_up = {
+            id_
+            for row in rows[(rows["symbol"] == symbol) & (rows["repair"] == GAP_REPAIRS.index("unavailable"))]
+            for id_ in range(row["first_id"], row["last_id"] + 1)
+        }
+        assert given_up == {id_ for lost_symbol, id_ in lost if lost_symbol == symbol}
+        assert set(emitted["id"].tolist()) | given_up == set(range(1, count + 1))
+        assert not set(emitted["id"].tolist()) & given_up
+        # Each gap that opened was closed; closed rows don't overlap, and say how many of their ids came.
+        mine = rows[rows["symbol"] == symbol]
+        closed = np.sort(mine[mine["repair"] != GAP_REPAIRS.index("open")], order="first_id")
+        assert (closed["first_id"][1:] > closed["last_id"][:-1]).all()
+        opened = mine["first_id"][mine["repair"] == GAP_REPAIRS.index("open")]
+        assert np.isin(opened, closed["first_id"]).all()
+        for row in closed:
+            ids = set(range(row["first_id"], row["last_id"] + 1))
+            assert row["restored"] == (0 if ids <= given_up else len(ids))
+            assert ids <= given_up or not ids & given_up
+
+
+def test_a_gap_is_a_row_when_it_opens_and_when_it_closes() -> None:
+    book = GapBook()
+    book.open(0, 5, 9, 100, "disconnect")
+    book.open(0, 5, 9, 101, "disconnect")
+    book.restored(0, 5, 7)
+    book.close(0, 8, 102)
+    assert len(book) == 1
+    book.close(0, 9, 103)
+    assert gap_rows(book) == [(5, 9, 0, 0, "disconnect", "open"), (5, 9, 103, 5, "disconnect", "rest")]
+    assert gap_rows(book) == []
+    assert len(book) == 0
+
+
+def test_a_gap_whose_trades_came_late_by_themselves_says_so() -> None:
+    book = GapBook()
+    book.open(0, 5, 5, 100, "hole")
+    book.close(0, 5, 101)
+    assert gap_rows(book)[-1] == (5, 5, 101, 1, "hole", "late")
+
+
+def test_a_gap_of_which_nothing_came_is_unavailable_in_one_row() -> None:
+    book = GapBook()
+    book.open(0, 5, 9, 100, "hole")
+    book.unavailable(0, 5, 9, 101)
+    book.close(0, 9, 102)
+    assert gap_rows(book)[1:] == [(5, 9, 101, 0, "hole", "unavailable")]
+
+
+def test_a_gap_falls_apart_where_only_some_of_its_ids_never_come() -> None:
+    book = GapBook()
+    book.open(0, 5, 9, 100, "hole")
+    book.restored(0, 5, 5)
+    book.unavailable(0, 6, 7, 101)
+    book.restored(0, 8, 9)
+    book.close(0, 9, 102)
+    assert gap_rows(book) == [
+        (5, 9, 0, 0, "hole", "open"),
+        (5, 5, 101, 1, "hole", "rest"),
+        (6, 7, 101, 0, "hole", "unavailable"),
+        (8, 9, 0, 0, "hole", "open"),
+        (8, 9, 102, 2, "hole", "rest"),
+    ]
+
+
+def test_a_gap_grows_while_more_ids_next_to_it_go_missing_for_the_same_cause() -> None:
+    book = GapBook()
+    book.open(0, 5, 9, 100, "restart")
+    book.open(0, 10, 12, 101, "restart")
+    book.open(0, 13, 14, 102, "hole")
+    book.open(0, 1, 20, 103, "restart")
+    assert [row[:2] + (row[4],) for row in gap_rows(book)] == [
+        (5, 9, "restart"),
+        (5, 12, "restart"),
+        (13, 14, "hole"),
+        (1, 4, "restart"),
+        (15, 20, "restart"),
+    ]
+
+
+def test_open_gaps_survive_a_restart() -> None:
+    book = GapBook()
+    book.open(3, 5, 9, 100, "overflow")
+    later = GapBook()
+    later.restore(3, book.state(3))
+    later.restored(3, 5, 9)
+    later.close(3, 9, 200)
+    assert gap_rows(later) == [(5, 9, 200, 5, "overflow", "rest")]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_many_symbols_in_one_block_keep_their_own_order(size: int) -> None:
+    rng = np.random.default_rng(size)
+    n = 50
+    parts = [block_of(list(range(1, size + 1)), symbol) for symbol in range(n)]
+    block = np.concatenate(parts)[rng.permutation(n * size)]
+    feed = Continuity(n, [0] * n)
+    out = np.concatenate([feed.push(piece.copy()) for piece in np.array_split(block, 7)])
+    assert len(out) == n * size
+    for symbol in range(n):
+        assert ids_of(out, symbol) == list(range(1, size + 1))
