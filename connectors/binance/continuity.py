@@ -310,11 +310,11 @@ OpenGap = tuple[int, int, int, int, bool]
 class GapBook:
     """Keep account of every gap, from detection until it is closed. Pure: the caller says what time it is.
 
-    Rows collect until :meth:`take`. A gap is a row with repair ``open`` when detected, and a row with the same
-    symbol and ``first_id`` when it is closed. ``last_id`` may differ between the two: a gap grows while ids
-    next to it go missing too, and falls apart where only some of its ids never come. Closed rows never
-    overlap, and all ids of one either came (``restored`` is their number) or did not (``unavailable``, 0): for
-    each symbol the ids handed out and those in ``unavailable`` rows together are consecutive.
+    Rows collect until :meth:`take`. A gap is a row with repair ``open`` when detected, and a row with the
+    same symbol and ``first_id`` when it is closed. ``last_id`` may differ between the two: a gap grows while
+    ids next to it go missing too, and falls apart where only some of its ids never come. Closed rows never
+    overlap, and all ids of one either came (``restored`` is their number) or did not (``unavailable``, 0):
+    for each symbol the ids handed out and those in ``unavailable`` rows together are consecutive.
     """
 
     def __init__(self) -> None:

@@ -443,7 +443,7 @@ class Feed:
         self._ready.set()
         async with RestClient(self._options.market, self._options.endpoints.rest) as rest:
             forever = [self._keep_connected(group) for group in range(len(self.groups))]
-            forever += [self._watch(), self._read_clock(rest), self._check_symbols(rest)]
+            forever += [self._watch(rest), self._read_clock(rest), self._check_symbols(rest)]
             forever += [self._back_fill(rest) for _ in range(_REQUESTS_AT_ONCE)]
             tasks = [asyncio.create_task(work) for work in forever]
             ended = asyncio.create_task(self._ended.wait())
@@ -620,11 +620,13 @@ class Feed:
         states = {key: value for key, value in self._status.connections.items() if key != name}
         self._status.connections = states if state is None else {**states, name: state}
 
-    async def _watch(self) -> None:
+    async def _watch(self, rest: RestClient) -> None:
         """Ping connections that are silent; end those that don't answer."""
         while True:
             await asyncio.sleep(0.1)
             self._recover()
+            self._status.rest_requests = rest.requests
+            self._status.weight_used = rest.budget.used
             for session in list(self._sessions):
                 with contextlib.suppress(ConnectionClosed):
                     await self._prove(session)
@@ -681,5 +683,3 @@ class Feed:
                 self.inbox.append(Page(symbol, first, block))
             except RestError as error:
                 self.inbox.append(Page(symbol, first, np.empty(0, TRADE), error))
-            self._status.rest_requests = rest.requests
-            self._status.weight_used = rest.budget.used
