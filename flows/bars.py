@@ -2,7 +2,7 @@
 
 ```python
 trades = op.input("trades", flow, source)  # (shard, Trades)
-bars = op.stateful_batch("bars", trades, partial(BarLogic, symbols=2, timeframes=(0, SECOND), lateness=0))
+bars = op.stateful_batch("bars", trades, partial(BarLogic, symbols=["BTCUSDT"], timeframes=[0, SECOND], lateness=0))
 ```
 
 One key holds all symbols of a shard, its state in arrays, and one kernel call takes a whole block. Out come
@@ -12,9 +12,11 @@ that traded in an interval of 100 ms, for the pair metrics alone.
 
 import pickle
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from bytewax.operators import StatefulBatchLogic
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from connectors.telemetry import LATE_TRADES
@@ -29,43 +31,50 @@ _LEAST_RING = 16  # intervals kept per symbol, so that trades slightly out of ti
 _LOST = GAP_REPAIRS.index("unavailable")
 
 
+class _State(NamedTuple):
+    """What is kept between runs."""
+
+    names: list[str]
+    lengths: NDArray[np.int64]
+    clock: Block
+    symbols: Block
+    slots: Block
+    next_close: NDArray[np.int64]
+    last_close: NDArray[np.float64]
+    gaps: set[tuple[str, int]]
+
+
 class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
     """Bars of every symbol of a shard, in every timeframe."""
 
     def __init__(
-        self, resume: bytes | None, *, symbols: int, timeframes: Sequence[int], lateness: int
+        self, resume: bytes | None, *, symbols: Sequence[str], timeframes: Sequence[int], lateness: int
     ) -> None:
         """Init.
 
-        :arg resume: what `snapshot` returned, or None.
-        :arg symbols: number of symbols.
+        :arg resume: what `snapshot` returned, or None. Symbols and timeframes may have changed since: those
+            that are still there go on.
+        :arg symbols: the symbol table.
         :arg timeframes: lengths in us, ascending; 0 is tick.
         :arg lateness: us that a bar stays open after its end.
         """
         warm_up(ohlcv.add_trades, ohlcv.apply_gap)
+        self._names = list(symbols)
         self._lengths = np.array([length or TICK_INTERVAL for length in timeframes], np.int64)
         self._repeat = np.array([length > 0 for length in timeframes])
         self._lateness = lateness
-        if resume is None:
-            ring = max(_LEAST_RING, 2 * (lateness // int(self._lengths[0]) + 2))
-            self._clock = np.zeros(1, ohlcv.CLOCK)
-            self._symbols = np.zeros(symbols, ohlcv.SYMBOL)
-            self._slots = np.zeros((len(timeframes), symbols, ring), ohlcv.SLOT)
-            self._slots["index"] = ohlcv.EMPTY
-            self._next_close = np.full(len(timeframes), ohlcv.EMPTY, np.int64)
-            self._last_close = np.full((len(timeframes), symbols), np.nan)
-            self._gaps: set[tuple[int, int]] = set()
-        else:
-            (
-                self._clock,
-                self._symbols,
-                self._slots,
-                self._next_close,
-                self._last_close,
-                self._gaps,
-            ) = pickle.loads(resume)  # noqa: S301 - written by snapshot below, into the user's own folder
-        self._pending = np.zeros(symbols, ohlcv.SLOT)
-        self._out = ohlcv.empty_bars(4 * symbols * len(timeframes))
+        ring = max(_LEAST_RING, 2 * (lateness // int(self._lengths[0]) + 2))
+        self._clock = np.zeros(1, ohlcv.CLOCK)
+        self._symbols = np.zeros(len(symbols), ohlcv.SYMBOL)
+        self._slots = np.zeros((len(timeframes), len(symbols), ring), ohlcv.SLOT)
+        self._slots["index"] = ohlcv.EMPTY
+        self._next_close = np.full(len(timeframes), ohlcv.EMPTY, np.int64)
+        self._last_close = np.full((len(timeframes), len(symbols)), np.nan)
+        self._gaps: set[tuple[str, int]] = set()
+        self._pending = np.zeros(len(symbols), ohlcv.SLOT)
+        self._out = ohlcv.empty_bars(4 * len(symbols) * len(timeframes))
+        if resume is not None:
+            self._restore(_State(*pickle.loads(resume)))  # noqa: S301 - from the user's own recovery folder
 
     @override
     def on_batch(self, values: list[Trades]) -> tuple[list[Rows], bool]:
@@ -99,14 +108,45 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
     @override
     def snapshot(self) -> bytes:
         # Bytes, because the engine stores a snapshot after the next blocks have changed the arrays.
-        return pickle.dumps(
-            (self._clock, self._symbols, self._slots, self._next_close, self._last_close, self._gaps)
+        state = _State(
+            self._names,
+            self._lengths,
+            self._clock,
+            self._symbols,
+            self._slots,
+            self._next_close,
+            self._last_close,
+            self._gaps,
         )
+        return pickle.dumps(tuple(state))
+
+    def _restore(self, old: _State) -> None:
+        self._clock = old.clock
+        ring = self._slots.shape[2]
+        symbols = [(i, old.names.index(name)) for i, name in enumerate(self._names) if name in old.names]
+        for i, j in symbols:
+            self._symbols[i] = old.symbols[j]
+        for k, length in enumerate(self._lengths):
+            at = np.flatnonzero(old.lengths == length)
+            if not len(at):
+                if old.next_close[0] != ohlcv.EMPTY:
+                    self._next_close[k] = int(self._clock["watermark"][0]) // length
+                continue
+            self._next_close[k] = old.next_close[at[0]]
+            for i, j in symbols:
+                self._last_close[k, i] = old.last_close[at[0], j]
+                for slot in np.sort(old.slots[at[0], j], order="index"):
+                    if slot["index"] != ohlcv.EMPTY:
+                        self._slots[k, i, slot["index"] % ring] = slot
+        if old.next_close[0] != ohlcv.EMPTY:
+            self._clock["due"] = ((self._next_close + 1) * self._lengths).min() + self._lateness
+        self._gaps = {(name, first) for name, first in old.gaps if name in self._names}
 
     def _apply(self, gaps: Block) -> None:
         for gap in gaps:
-            name = int(gap["symbol"]), int(gap["first_id"])
-            opened = gap["repaired"] == 0
+            symbol = int(gap["symbol"])
+            name = self._names[symbol], int(gap["first_id"])
+            opened = bool(gap["repaired"] == 0)
             lost = bool(gap["repair"] == _LOST)
             change = int(opened) - int(name in self._gaps)  # a row told again changes nothing
             if opened:
@@ -115,11 +155,5 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 self._gaps.discard(name)
             if change or lost:
                 ohlcv.apply_gap(
-                    name[0],
-                    change,
-                    lost,
-                    self._symbols,
-                    self._slots,
-                    self._next_close,
-                    self._lengths,
+                    symbol, change, lost, self._symbols, self._slots, self._next_close, self._lengths
                 )

@@ -1,7 +1,8 @@
 """Step: closed bars in, pair statistics and signals out.
 
 ```python
-logic = partial(PairLogic, symbols=3, pairs=[(1, 0), (2, 0)], timeframes=(0, SECOND), windows=(60, 300))
+options = PairOptions(["BTCUSDT", "ETHUSDT"], ["ETHUSDT/BTCUSDT"], windows=[60, 300], z_window=20)
+logic = partial(PairLogic, options=options, timeframes=[0, SECOND])
 metrics = op.stateful_batch("pair_metrics", bars, logic)
 ```
 
@@ -30,7 +31,15 @@ from typing_extensions import override
 from flows.bars import TICKS
 from kernels.comoments import depth_needed, new_state, rebuild_pairs, update_pairs
 from kernels.compile import warm_up
-from kernels.records import METRIC, SIGNAL, Block, Rows
+from kernels.records import METHODS, METRIC, SIGNAL, Block, Rows
+from kernels.regression import (
+    kalman_noise,
+    new_kalman_state,
+    new_rls_state,
+    update_kalman,
+    update_rls,
+    update_tls,
+)
 from kernels.signals import NO_SIGNAL, update_signals
 from kernels.stationarity import fill_stationarity
 
@@ -42,24 +51,47 @@ REVISIONS = 128
 class PairOptions:
     """What the pair statistics are computed with.
 
-    :arg symbols: number of symbols.
-    :arg pairs: legs (Y, X) of each pair, as symbols.
-    :arg windows: rolling windows, in observations.
+    :arg symbols: the symbol table.
+    :arg pairs: the pair table, ``Y/X``.
+    :arg windows: rolling windows, in observations, ascending.
     :arg z_window: window of the z-score, in observations.
     :arg log_prices: whether statistics are of log prices.
     :arg z_entry: z-score beyond which the spread is entered.
     :arg z_exit: z-score within which it is left.
     :arg adf_lag: lags of the augmented Dickey-Fuller test; -1 by AIC, -2 by BIC.
+    :arg methods: estimators of the hedge ratio, by name.
+    :arg kalman_q: variance of a step of the Kalman filter's hedge ratio; 0 for what makes it remember about
+        as long as the window.
+    :arg kalman_r: variance of its noise, in squares of Y's first price.
     """
 
-    symbols: int
-    pairs: Sequence[tuple[int, int]]
+    symbols: Sequence[str]
+    pairs: Sequence[str]
     windows: Sequence[int]
     z_window: int
     log_prices: bool = False
     z_entry: float = 2.0
     z_exit: float = 0.5
     adf_lag: int = 1
+    methods: Sequence[str] = ("ols",)
+    kalman_q: float = 0.0
+    kalman_r: float = 1e-6
+
+    @property
+    def legs(self) -> NDArray[np.int32]:
+        """Legs (Y, X) of each pair, as symbols: int32[P, 2]."""
+        names = [leg for pair in self.pairs for leg in pair.split("/")]
+        return np.array([self.symbols.index(name) for name in names], np.int32).reshape(-1, 2)
+
+
+def _matches(new: Sequence[Any], old: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Return where the elements that both have stand in each."""
+    places = {element: place for place, element in enumerate(old)}
+    both = [(i, places[element]) for i, element in enumerate(new) if element in places]
+    return [i for i, _ in both], [j for _, j in both]
+
+
+_UNIT_ROOT_FIELDS = ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio")
 
 
 class _Grid:
@@ -75,10 +107,24 @@ class _Grid:
         self.values = np.full((rows, depth), np.nan)
         self.returns = np.full((rows, depth), np.nan)
         self.state = new_state(len(self.y), self.windows)
-        self.out = np.zeros((len(self.y), len(self.windows)), METRIC)
-        self.out["pair"] = np.arange(len(self.y))[:, None]
-        self.out["window"] = self.windows
-        self.out["timeframe"] = timeframe
+        self.filters = {
+            "rls": new_rls_state(len(self.y), self.windows),
+            "kalman": new_kalman_state(len(self.y), self.windows),
+        }
+        q, r = kalman_noise(self.windows, options.kalman_r)
+        self._noise = np.full_like(q, options.kalman_q) if options.kalman_q else q, r
+        self.ols = self._rows("ols")
+        self.rows = {
+            method: self.ols if method == "ols" else self._rows(method) for method in options.methods
+        }
+
+    def _rows(self, method: str) -> Block:
+        rows = np.zeros((len(self.y), len(self.windows)), METRIC)
+        rows["pair"] = np.arange(len(self.y))[:, None]
+        rows["window"] = self.windows
+        rows["timeframe"] = self.timeframe
+        rows["method"] = METHODS.index(method)
+        return rows
 
     def fill_returns(self, step: NDArray[np.int64] | int, rows: NDArray[np.intp] | slice) -> None:
         """Set the returns at an observation from the values there and before."""
@@ -86,20 +132,36 @@ class _Grid:
         now, before = self.values[rows, step % depth], self.values[rows, (step - 1) % depth]
         self.returns[rows, step % depth] = now - before if self.options.log_prices else now / before - 1.0
 
-    def measure(self, steps: NDArray[np.int64]) -> Block:
-        """Roll pairs on to their newest observation (-1: leave) and return METRIC[P, W]."""
-        update_pairs(
-            self.values,
-            self.returns,
-            steps,
-            self.y,
-            self.x,
-            self.windows,
-            self.options.z_window,
-            self.state,
-            self.out,
-        )
-        return self.out
+    def measure(self, steps: NDArray[np.int64], revised: bool) -> Iterator[Block]:
+        """Roll pairs on to their newest observation (-1: leave) and give METRIC[P, W] of each method.
+
+        The filters' memory has no edge behind which a revision would be forgotten: they go on as they are.
+        """
+        y, x, windows, z_window = self.y, self.x, self.windows, self.options.z_window
+        update_pairs(self.values, self.returns, steps, y, x, windows, z_window, self.state, self.ols)
+        for method, rows in self.rows.items():
+            if revised and method in self.filters:
+                continue
+            if method == "rls":
+                update_rls(self.values, steps, y, x, windows, z_window, self.filters["rls"], self.ols, rows)
+            elif method == "kalman":
+                q, r = self._noise
+                update_kalman(
+                    self.values,
+                    steps,
+                    y,
+                    x,
+                    windows,
+                    z_window,
+                    q,
+                    r,
+                    self.filters["kalman"],
+                    self.ols,
+                    rows,
+                )
+            elif method == "tls":
+                update_tls(self.values, steps, y, x, windows, z_window, self.state, self.ols, rows)
+            yield rows
 
     def rebuild(self, steps: NDArray[np.int64]) -> None:
         """Take the state of pairs anew from the rings."""
@@ -120,22 +182,33 @@ class _Bars:
 
     def __init__(self, options: PairOptions, timeframe: int) -> None:
         depth = depth_needed(options.windows, options.z_window) + REVISIONS
-        legs = np.array(options.pairs, np.int32).reshape(-1, 2)
-        self._grid = _Grid(options, timeframe, options.symbols, legs, depth)
-        self._prices = np.full((options.symbols, depth), np.nan)
+        self._grid = _Grid(options, timeframe, len(options.symbols), options.legs, depth)
+        self._prices = np.full((len(options.symbols), depth), np.nan)
         self._latest = -1
         self._revision = 0
-        self._positions = np.zeros((len(legs), len(options.windows)), np.int8)
+        shape = len(options.pairs), len(options.windows)
+        self._positions = {method: np.zeros(shape, np.int8) for method in options.methods}
 
     def state(self) -> tuple[Any, ...]:
-        return self._prices, self._latest, self._revision, self._positions
+        return self._prices, self._latest, self._revision, self._positions, self._grid.filters
 
-    def restore(self, state: tuple[Any, ...]) -> None:
-        self._prices, self._latest, self._revision, self._positions = state
-        grid, depth = self._grid, self._prices.shape[1]
+    def restore(self, state: tuple[Any, ...], old: PairOptions) -> None:
+        prices, self._latest, self._revision, positions, filters = state
+        grid, options = self._grid, self._grid.options
+        rows, old_rows = _matches(options.symbols, old.symbols)
+        depth, old_depth = self._prices.shape[1], prices.shape[1]
+        steps = np.arange(max(self._latest - min(depth, old_depth) + 1, 0), self._latest + 1)
+        self._prices[np.ix_(rows, steps % depth)] = prices[np.ix_(old_rows, steps % old_depth)]
         grid.values[:] = self._scaled(self._prices)
-        for step in range(max(self._latest - depth + 2, 1), self._latest + 1):
+        for step in steps[1:]:
             grid.fill_returns(step, slice(None))
+        pairs, old_pairs = _matches(options.pairs, old.pairs)
+        windows, old_windows = _matches(options.windows, old.windows)
+        for method, position in self._positions.items():
+            if method in positions:
+                position[np.ix_(pairs, windows)] = positions[method][np.ix_(old_pairs, old_windows)]
+        for method, state_of in grid.filters.items():
+            state_of[np.ix_(pairs, windows)] = filters[method][np.ix_(old_pairs, old_windows)]
         grid.rebuild(self._steps(self._latest))
 
     def add(self, bars: Block) -> Iterator[Rows]:
@@ -189,23 +262,24 @@ class _Bars:
         if not len(active):
             return
         grid, options = self._grid, self._grid.options
-        out = grid.measure(steps)
         at = step % self._prices.shape[1]
-        out["time"] = step * grid.timeframe
-        out["version"] = version
-        out["price_y"] = self._prices[grid.y, at][:, None]
-        out["price_x"] = self._prices[grid.x, at][:, None]
-        fill_stationarity(grid.values, steps, grid.y, grid.x, grid.windows, options.adf_lag, out)
-        yield Rows("pair_metrics", out[active].reshape(-1))
-        if version == 1:
-            yield from self._signal(out, steps)
+        for out in grid.measure(steps, revised=version > 1):
+            out["time"] = step * grid.timeframe
+            out["version"] = version
+            out["price_y"] = self._prices[grid.y, at][:, None]
+            out["price_x"] = self._prices[grid.x, at][:, None]
+            fill_stationarity(grid.values, steps, grid.y, grid.x, grid.windows, options.adf_lag, out)
+            yield Rows("pair_metrics", out[active].reshape(-1))
+            if version == 1:
+                yield from self._signal(out, steps)
 
     def _signal(self, out: Block, steps: NDArray[np.int64]) -> Iterator[Rows]:
         full = (out["observations"] == self._grid.windows) & (steps >= 0)[:, None]
         z_scores = np.where(full, out["z_score"], np.nan)  # a window that is not full says nothing yet
         options = self._grid.options
-        events = np.empty_like(self._positions)
-        update_signals(z_scores, options.z_entry, options.z_exit, self._positions, events)
+        positions = self._positions[METHODS[out["method"][0, 0]]]
+        events = np.empty_like(positions)
+        update_signals(z_scores, options.z_entry, options.z_exit, positions, events)
         found = events != NO_SIGNAL
         if found.any():
             signals = np.zeros(int(found.sum()), SIGNAL)
@@ -229,22 +303,34 @@ class _Ticks:
 
     def __init__(self, options: PairOptions) -> None:
         depth = depth_needed(options.windows, options.z_window)
-        self._legs = np.array(options.pairs, np.int32).reshape(-1, 2)
+        self._legs = options.legs
         rows = np.arange(2 * len(self._legs), dtype=np.int32).reshape(-1, 2)
         self._grid = _Grid(options, 0, 2 * len(self._legs), rows, depth)
-        self._prices = np.full(options.symbols, np.nan)
+        self._prices = np.full(len(options.symbols), np.nan)
         self._steps = np.full(len(self._legs), -1, np.int64)
 
     def state(self) -> tuple[Any, ...]:
-        return self._grid.values, self._prices, self._steps
+        return self._grid.values, self._prices, self._steps, self._grid.filters
 
-    def restore(self, state: tuple[Any, ...]) -> None:
-        self._grid.values, self._prices, self._steps = state
-        depth = self._grid.values.shape[1]
-        for back in range(depth - 2, -1, -1):
-            rows = np.flatnonzero(np.repeat(self._steps - back > 0, 2))
-            self._grid.fill_returns(np.repeat(self._steps - back, 2)[rows], rows)
-        self._grid.rebuild(self._steps)
+    def restore(self, state: tuple[Any, ...], old: PairOptions) -> None:
+        values, prices, steps, filters = state
+        grid, options = self._grid, self._grid.options
+        rows, old_rows = _matches(options.symbols, old.symbols)
+        self._prices[rows] = prices[old_rows]
+        pairs, old_pairs = _matches(options.pairs, old.pairs)
+        self._steps[pairs] = steps[old_pairs]
+        windows, old_windows = _matches(options.windows, old.windows)
+        for method, state_of in grid.filters.items():
+            state_of[np.ix_(pairs, windows)] = filters[method][np.ix_(old_pairs, old_windows)]
+        depth, old_depth = grid.values.shape[1], values.shape[1]
+        for pair, old_pair in zip(pairs, old_pairs, strict=True):
+            last = int(self._steps[pair])
+            kept = np.arange(max(last - min(depth, old_depth) + 1, 0), last + 1)
+            for leg in (0, 1):
+                grid.values[2 * pair + leg, kept % depth] = values[2 * old_pair + leg, kept % old_depth]
+            for step in kept[1:]:
+                grid.fill_returns(step, np.array([2 * pair, 2 * pair + 1]))
+        grid.rebuild(self._steps)
 
     def add(self, ticks: Block) -> Iterator[Rows]:
         """Take the last prices of each interval and measure the pairs that moved."""
@@ -258,9 +344,9 @@ class _Ticks:
             known = np.isfinite(self._prices)
             active = np.flatnonzero((traded[y] | traded[x]) & known[y] & known[x])
             if len(active):
-                yield self._measure(int(part["open_time"][0]), active)
+                yield from self._measure(int(part["open_time"][0]), active)
 
-    def _measure(self, time: int, active: NDArray[np.intp]) -> Rows:
+    def _measure(self, time: int, active: NDArray[np.intp]) -> Iterator[Rows]:
         grid = self._grid
         self._steps[active] += 1
         steps = np.full(len(self._steps), -1, np.int64)
@@ -271,13 +357,14 @@ class _Ticks:
         values = np.log(prices) if grid.options.log_prices else prices
         grid.values[rows, numbers % grid.values.shape[1]] = values.ravel()
         grid.fill_returns(numbers, rows)
-        out = grid.measure(steps)[active]
-        out["time"] = time
-        out["version"] = 1
-        out["price_y"], out["price_x"] = prices[:, :1], prices[:, 1:]
-        for name in ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio"):
-            out[name] = np.nan
-        return Rows("pair_metrics", out.reshape(-1))
+        for rows_of in grid.measure(steps, revised=False):
+            out = rows_of[active]
+            out["time"] = time
+            out["version"] = 1
+            out["price_y"], out["price_x"] = prices[:, :1], prices[:, 1:]
+            for name in _UNIT_ROOT_FIELDS:
+                out[name] = np.nan
+            yield Rows("pair_metrics", out.reshape(-1))
 
 
 class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
@@ -286,19 +373,23 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
     def __init__(self, resume: bytes | None, *, options: PairOptions, timeframes: Sequence[int]) -> None:
         """Init.
 
-        :arg resume: what `snapshot` returned, or None.
+        :arg resume: what `snapshot` returned, or None. Symbols, pairs, windows and timeframes may have
+            changed since: those that are still there go on.
         :arg options: the pairs, and what to compute.
         :arg timeframes: lengths in us; 0 is tick.
         """
         warm_up(update_pairs, rebuild_pairs, fill_stationarity, update_signals)
+        chosen = {"rls": update_rls, "kalman": update_kalman, "tls": update_tls}
+        warm_up(*(kernel for method, kernel in chosen.items() if method in options.methods))
         self._parts: dict[int, _Bars | _Ticks] = {
             length: _Bars(options, length) if length else _Ticks(options) for length in timeframes
         }
+        self._options = options
         if resume is not None:
-            states = pickle.loads(resume)  # noqa: S301 - written by snapshot below, into the user's own folder
+            old, states = pickle.loads(resume)  # noqa: S301 - from the user's own recovery folder
             for length, part in self._parts.items():
-                if length in states:
-                    part.restore(states[length])
+                if length in states and (length or old.log_prices == options.log_prices):
+                    part.restore(states[length], old)
 
     @override
     def on_batch(self, values: list[Rows]) -> tuple[list[Rows], bool]:
@@ -316,4 +407,4 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
     @override
     def snapshot(self) -> bytes:
         # Prices alone: the rolling state follows from them, to the bit.
-        return pickle.dumps({length: part.state() for length, part in self._parts.items()})
+        return pickle.dumps((self._options, {length: part.state() for length, part in self._parts.items()}))

@@ -2,107 +2,316 @@
 
     python -m bytewax.run flows.pairs
 
-Settings are `PAIRFLOW_*` variables or `pairflow.toml` (see `flows.settings`). SIGTERM and SIGINT end the run
-gracefully: what was read is stored, open bars stay in the recovery state, nothing is lost or written twice.
+Settings are `PAIRFLOW_*` variables or `pairflow.toml`, see `flows.settings`. SIGTERM and SIGINT end a run
+gracefully: what was read is stored, open bars stay in the recovery state. Started again on that state, with
+`-r`, the run goes on where it ended, and writes the rows of a run that never ended.
 """
 
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import threading
-from datetime import date
+from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
+from typing import Any
 
 import bytewax.operators as op
 import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
+from bytewax.outputs import FixedPartitionedSink
+from typing_extensions import override
 
+from connectors import telemetry
 from connectors.binance.recording import RecordingError, RecordingSource
+from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
 from connectors.clickhouse.sink import ClickHouseSink
 from connectors.clickhouse.store import StoreError
 from flows.bars import TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
-from flows.settings import Settings, SettingsError, load_settings
-from kernels.records import METHODS, Rows, Trades
+from flows.settings import Settings, SettingsError, load_settings, timeframe_name, without_password
+from kernels.records import METHODS, SECOND, Rows, Trades
 
-KEY = "all"
+_KEY = "all"
 """One key holds all symbols, and one all pairs: kernels over arrays beat workers over keys."""
 
+_LOG = structlog.get_logger()
 
-def _source(settings: Settings, stop: threading.Event) -> FixedPartitionedSource:
-    kind, _, rest = settings.source.partition(":")
-    grace = settings.allowed_lateness
+
+class SimulatorSource(BinanceSource):
+    """Trades of an exchange simulated on this machine, in a process of its own."""
+
+    def __init__(self, symbols: tuple[str, ...], *, market: str, stream: str, stop: threading.Event) -> None:
+        """Init; the exchange starts with the flow, and ends with it.
+
+        :arg symbols: the symbol table.
+        :arg market: spot or usdm.
+        :arg stream: trade or aggTrade.
+        :arg stop: ends the source when set.
+        """
+        self._arguments = ["--symbols", ",".join(symbols), "--market", market, "--exit-with-parent"]
+        self._live = partial(BinanceSource, symbols, market=market, stream=stream, stop=stop)
+        super().__init__(symbols, market=market, stream=stream, stop=stop)
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> Any:
+        exchange = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "connectors.simulator", *self._arguments],
+            stdin=subprocess.PIPE,  # closes with this process, and the exchange with it
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C ends the flow first
+        )
+        assert exchange.stdout is not None
+        address = exchange.stdout.readline().decode().rpartition(" ")[2].strip()
+        if not address.startswith("http"):
+            msg = "the simulated exchange did not start; see above"
+            raise RecordingError(msg)
+        endpoints = Endpoints(ws=(address.replace("http", "ws", 1),), rest=(address,))
+        return self._live(endpoints=endpoints, status=self.status).build_part(step_id, for_part, resume_state)
+
+
+def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSource[Any, Any]:
+    """Return the source that the settings name.
+
+    :arg settings: of the run.
+    :arg stop: ends the source when set.
+    :returns: a source of ``(partition, Trades)``.
+    :raises RecordingError: when there is nothing to replay.
+    """
+    kind, _, paths = settings.source.partition(":")
+    market, stream = settings.market, settings.stream
     if kind == "recording":
-        paths = [path for path in rest.split(",") if path]
-        return RecordingSource(paths, settings.symbols, speed=settings.replay_speed, grace=grace, stop=stop)
-    raise NotImplementedError
+        return RecordingSource(
+            [path for path in paths.split(",") if path],
+            settings.symbols,
+            speed=settings.replay_speed,
+            grace=settings.allowed_lateness,
+            stop=stop,
+        )
+    if kind == "simulator":
+        return SimulatorSource(settings.symbols, market=market, stream=stream, stop=stop)
+    known = default_endpoints(market)
+    endpoints = Endpoints(ws=settings.ws_url or known.ws, rest=settings.rest_url or known.rest)
+    return BinanceSource(settings.symbols, market=market, stream=stream, endpoints=endpoints, stop=stop)
 
 
-def _main() -> Dataflow:
-    settings = load_settings()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return build(settings, _source(settings, stop))
+def build(
+    settings: Settings,
+    source: FixedPartitionedSource[Any, Any],
+    sink: FixedPartitionedSink[Rows, Any],
+) -> Dataflow:
+    """Put the flow together.
 
-
-def build(settings: Settings, source: FixedPartitionedSource) -> Dataflow:
-    symbols = settings.symbols
-    legs = [pair.split("/") for pair in settings.pair_names]
+    :arg settings: of the run.
+    :arg source: of ``(partition, Trades)``.
+    :arg sink: of Rows: trades, gaps, bars, pair_metrics and signals.
+    :returns: the dataflow.
+    """
     options = PairOptions(
-        symbols=len(symbols),
-        pairs=[(symbols.index(y), symbols.index(x)) for y, x in legs],
+        symbols=settings.symbols,
+        pairs=settings.pair_names,
         windows=sorted(settings.windows),
         z_window=settings.z_window,
         log_prices=settings.price_scale == "log",
         z_entry=settings.z_entry,
         z_exit=settings.z_exit,
         adf_lag=settings.adf_lag,
+        methods=settings.methods,
+        kalman_q=settings.kalman_q,
+        kalman_r=settings.kalman_r,
     )
+    to_bars = partial(
+        BarLogic,
+        symbols=settings.symbols,
+        timeframes=settings.timeframes,
+        lateness=settings.allowed_lateness,
+    )
+    to_metrics = partial(PairLogic, options=options, timeframes=settings.timeframes)
+
+    def rows_of(trades: Trades) -> Iterator[Rows]:
+        if settings.store_trades and len(trades.trades):
+            yield Rows("trades", trades.trades)
+        if len(trades.gaps):
+            yield Rows("gaps", trades.gaps)
+
     flow = Dataflow("pairs")
-    trades = op.input("trades", flow, source)
-    trades = op.map("shard", trades, lambda item: (KEY, item[1]))
-    bars = op.stateful_batch(
-        "bars",
-        trades,
-        partial(
-            BarLogic,
-            symbols=len(symbols),
-            timeframes=settings.timeframes,
-            lateness=settings.allowed_lateness,
-        ),
-    )
-    metrics = op.stateful_batch(
-        "pair_metrics", bars, partial(PairLogic, options=options, timeframes=settings.timeframes)
-    )
-
-    def rows_of(item: tuple[str, Trades]):
-        _, block = item
-        if settings.store_trades and len(block.trades):
-            yield KEY, Rows("trades", block.trades)
-        if len(block.gaps):
-            yield KEY, Rows("gaps", block.gaps)
-
-    rows = op.merge(
+    arrived = op.input("trades", flow, source)
+    trades = op.map("shard", arrived, lambda item: (_KEY, item[1]))
+    bars = op.stateful_batch("bars", trades, to_bars)
+    metrics = op.stateful_batch("pair_metrics", bars, to_metrics)
+    stored = op.merge(
         "rows",
-        op.flat_map("trade_rows", trades, rows_of),
-        op.filter("bar_rows", bars, lambda item: item[1].table != TICKS),
+        op.flat_map_value("trade_rows", trades, rows_of),
+        op.filter_value("bar_rows", bars, lambda rows: rows.table != TICKS),
         metrics,
     )
+    watched = op.map_value("watch", stored, _watch(settings))
+    op.inspect("count", trades, _count)
+    op.output("clickhouse", watched, sink)
+    return flow
+
+
+def _count(step_id: str, item: tuple[str, Trades]) -> None:
+    telemetry.TRADES.inc(len(item[1].trades))
+    telemetry.WATERMARK.set(item[1].watermark / SECOND)
+
+
+def _watch(settings: Settings) -> Callable[[Rows], Rows]:
+    """Return a step that notes the newest bar, and the z-score of the first pair, as rows pass."""
+    shortest = next(length for length in settings.timeframes if length)
+    window = min(settings.windows)
+    method = METHODS.index(settings.methods[0])
+
+    def watch(rows: Rows) -> Rows:
+        table, block = rows
+        if table == "bars":
+            times = block["open_time"][block["timeframe"] == shortest]
+            if len(times):
+                telemetry.BAR_TIME.set(times[-1] / SECOND)
+        elif table == "pair_metrics" and block["pair"][0] == 0:
+            mine = (block["pair"] == 0) & (block["window"] == window) & (block["method"] == method)
+            if mine.any():
+                row = block[mine][-1]
+                telemetry.Z_SCORE.labels(timeframe_name(int(row["timeframe"]))).set(row["z_score"])
+        return rows
+
+    return watch
+
+
+def _one_line(function: Callable[..., Any]) -> Callable[..., Any]:
+    """End the process with one line where the engine would answer a user's mistake with its stack."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (StoreError, RecordingError) as error:
+            print(f"pairflow: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # as abrupt as a kill, which the recovery state is made for
+
+    return call
+
+
+def _guarded(connector: Any) -> Any:
+    """Let the errors that a connector has words for end the process with those words."""
+    build_part = connector.build_part
+
+    def build_guarded(*arguments: Any) -> Any:
+        part = build_part(*arguments)
+        for name in ("next_batch", "write_batch", "snapshot", "close"):
+            if hasattr(part, name):
+                setattr(part, name, _one_line(getattr(part, name)))
+        return part
+
+    connector.build_part = _one_line(build_guarded)
+    return connector
+
+
+def _watch_signals(stop: threading.Event) -> None:
+    def end(number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # asked twice: at once
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _describe(source: FixedPartitionedSource[Any, Any]) -> Callable[[], str]:
+    """Return what the status line says of a source."""
+    if not isinstance(source, BinanceSource):
+        return lambda: ""
+    status = source.status
+
+    def describe() -> str:
+        states = list(status.connections.values())
+        words = [f"{states.count('live')}/{len(states)} connections"]
+        if status.open_gaps:
+            words.append(f"{status.open_gaps} open gaps")
+        if status.held:
+            words.append(f"{status.held:,} trades wait for missing ids")
+        return ", ".join(words)
+
+    return describe
+
+
+def _start(settings: Settings) -> Dataflow:
+    stop = threading.Event()
+    _watch_signals(stop)
+    source = make_source(settings, stop)
     sink = ClickHouseSink(
         settings.dsn,
         market=settings.market,
         source=settings.source_name,
-        symbols=symbols,
+        symbols=settings.symbols,
         pairs=settings.pair_names,
-        flush_interval=settings.flush_interval / 1e6,
+        flush_interval=settings.flush_interval / SECOND,
         settings=settings.public(),
     )
-    op.output("clickhouse", rows, sink)
-    return flow
+    build_part = sink.build_part
+
+    def build_sink(*arguments: Any) -> Any:
+        part = build_part(*arguments)
+        _begin(settings, _describe(source))
+        return part
+
+    sink.build_part = build_sink  # type: ignore[method-assign]
+    return build(settings, _guarded(source), _guarded(sink))
 
 
-flow = _main()
+def _begin(settings: Settings, describe: Callable[[], str]) -> None:
+    """Start what accompanies a run, once its store is open."""
+    name = {"simulator": "SIMULATED PRICES"}.get(settings.source_name, settings.source_name)
+    bars = [length for length in settings.timeframes if length]
+    status = telemetry.StatusLine(
+        settings.status_interval / SECOND,
+        f"{name} {settings.market}",
+        settings.pair_names[0] if settings.pair_names else "",
+        timeframe_name(bars[0]),
+        describe,
+        live=settings.source_name in ("binance", "simulator"),
+    )
+    if settings.status_interval:
+        status.start()
+    if settings.metrics_port:
+        try:
+            telemetry.serve(settings.metrics_port)
+        except OSError as error:
+            _LOG.warning(
+                "no metrics for Prometheus: set PAIRFLOW_METRICS_PORT to a free port, or 0",
+                port=settings.metrics_port,
+                reason=error.strerror,
+            )
+    atexit.register(_summarise, settings)
+
+
+def _summarise(settings: Settings) -> None:
+    """Say what was written, and where."""
+    rows = telemetry.rows_written()
+    counts = ", ".join(f"{count:,} {table}" for table, count in rows.items()) or "nothing"
+    sample = "SELECT symbol, timeframe, count(), max(open_time) FROM pairflow.bars GROUP BY ALL ORDER BY ALL"
+    print(
+        f"pairflow: wrote {counts} to {without_password(settings.dsn)}\n"
+        f'Try: python -m connectors.clickhouse sql "{sample}"',
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _load() -> Dataflow:
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        for fault in error.faults:
+            print(f"pairflow: {fault}", file=sys.stderr)
+        sys.exit(2)
+    telemetry.configure_logs(settings.log_level)
+    try:
+        return _start(settings)
+    except (StoreError, RecordingError) as error:
+        print(f"pairflow: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+flow = _load()

@@ -170,13 +170,16 @@ class Settings(BaseSettings):
     price_scale: Literal["level", "log"] = Field("level", description="level or log")
     methods: _Words = Field(("ols",), min_length=1, description=f"one or more of {', '.join(METHODS)}")
     kalman_q: float = Field(
-        1e-5,
-        gt=0,
+        0.0,
+        ge=0,
         allow_inf_nan=False,
-        description="the variance ratio of a step of the hedge ratio, as 1e-5",
+        description="the variance of a step of the hedge ratio, as 1e-9; 0 for a memory as long as the window",
     )
     kalman_r: float = Field(
-        1e-3, gt=0, allow_inf_nan=False, description="the variance of the spread's noise, as 1e-3"
+        1e-6,
+        gt=0,
+        allow_inf_nan=False,
+        description="the variance of the noise, relative to the price squared, as 1e-6",
     )
     adf_lag: Annotated[int, BeforeValidator(_lag)] = Field(
         1, ge=-2, le=100, description="a number of lags from 0 to 100, or aic or bic to choose it"

@@ -72,7 +72,7 @@ CARRY_LIMIT = 10_000
 feed that was away, not a quiet market: bars go on where trades do."""
 
 _BARS = types.Array(from_dtype(BAR), 1, "C")
-_TRADES = types.Array(from_dtype(TRADE), 1, "C")
+_TRADES = types.Array(from_dtype(TRADE), 1, "C", readonly=True)
 _CLOCKS = types.Array(from_dtype(CLOCK), 1, "C")
 _SYMBOLS = types.Array(from_dtype(SYMBOL), 1, "C")
 _PARTS = types.Array(from_dtype(SLOT), 1, "C")
@@ -81,7 +81,7 @@ _INTS = types.Array(types.int64, 1, "C")
 _FLAGS = types.Array(types.boolean, 1, "C")
 _CLOSES = types.Array(types.float64, 2, "C")
 _BARS = types.Array(from_dtype(BAR), 1, "C")
-_TRADES = types.Array(from_dtype(TRADE), 1, "C")
+_TRADES = types.Array(from_dtype(TRADE), 1, "C", readonly=True)
 _CLOCKS = types.Array(from_dtype(CLOCK), 1, "C")
 _SYMBOLS = types.Array(from_dtype(SYMBOL), 1, "C")
 _PARTS = types.Array(from_dtype(SLOT), 1, "C")
