@@ -2,42 +2,125 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
+from datetime import datetime
+from typing import NoReturn
 
+import orjson
+import structlog
+from typing_extensions import override
+
+from connectors.simulator.faults import KINDS, fault_of
 from connectors.simulator.server import Config, Simulator
+from kernels.records import SECOND
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say what is wrong in one line."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"simulator: {message} (see --help)\n")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.replace(" ", "").split(",") if name)
+
+
+def _time(text: str) -> int:
+    try:
+        return (
+            int(text) * 1_000 if text.isdecimal() else int(datetime.fromisoformat(text).timestamp()) * SECOND
+        )
+    except ValueError:
+        msg = f"{text!r}: expected ms since the epoch, or a time such as 2024-08-08T23:55:00+00:00"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    kinds = "\n".join(f"  {kind:<10} {text}" for kind, text in KINDS.items())
+    parser = _Parser(
+        prog="python -m connectors.simulator",
+        description="A Binance-compatible exchange on this machine: market data streams and REST, no key needed.",
+        epilog='Faults on command: POST a JSON object such as {"kind": "abort"} to /simulator/faults.\n'
+        + kinds,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = Config()
+    add = parser.add_argument
+    add("--host", default=default.host, help="address to listen on (default %(default)s)")
+    add("--port", type=int, default=default.port, help="0: any free port (default)")
+    add("--symbols", type=_names, default=default.symbols, help="such as BTCUSDT,ETHUSDT (default)")
+    add("--quiet", type=_names, default=(), help="those of the symbols that trade about twice a minute only")
+    add("--market", choices=("spot", "usdm"), default=default.market, help="(default %(default)s)")
+    add(
+        "--rate",
+        type=float,
+        default=default.rate,
+        help="trades per second in all, mean (default %(default)s)",
+    )
+    add("--seed", type=int, default=default.seed, help="same seed, same market (default %(default)s)")
+    add("--start", type=_time, default=None, help="exchange time of the opening (default: now)")
+    add(
+        "--speed", type=float, default=default.speed, help="exchange seconds per second (default %(default)s)"
+    )
+    add("--history", type=float, default=7.0, help="days of past to be asked for (default %(default)s)")
+    add("--recording", nargs="+", default=(), metavar="PATH", help="play these files instead of the model")
+    add("--keep-times", action="store_true", help="play a recording at its own times, not shifted to now")
+    add("--clock-offset", type=float, default=0.0, help="seconds that the exchange's clock is ahead")
+    add("--faults", type=int, default=None, metavar="SEED", help="show faults by a seeded schedule")
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help='such as {"kind": "abort", "at": 30}; repeatable',
+    )
+    add(
+        "--life",
+        type=float,
+        default=default.life,
+        help="seconds that a connection lives (default %(default)s)",
+    )
+    add("--exit-with-parent", action="store_true", help="end when standard input closes")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m connectors.simulator", description="A Binance-compatible exchange."
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    options = _parser().parse_args(arguments)
+    # Standard output carries one line, for whoever started this; warnings go elsewhere.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--symbols", default="BTCUSDT,ETHUSDT")
-    parser.add_argument("--market", choices=("spot", "usdm"), default="spot")
-    parser.add_argument("--rate", type=float, default=200.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--exit-with-parent", action="store_true")
-    options = parser.parse_args(arguments)
     try:
-        simulator = Simulator(
-            Config(
-                symbols=tuple(options.symbols.split(",")),
-                market=options.market,
-                rate=options.rate,
-                seed=options.seed,
-                host=options.host,
-                port=options.port,
-            )
+        config = Config(
+            symbols=options.symbols,
+            market=options.market,
+            rate=options.rate,
+            seed=options.seed,
+            host=options.host,
+            port=options.port,
+            start=options.start,
+            speed=options.speed,
+            quiet=options.quiet,
+            history=int(options.history * 86_400),
+            recording=tuple(options.recording),
+            keep_times=options.keep_times,
+            clock_offset=options.clock_offset,
+            faults=tuple(fault_of(orjson.loads(text)) for text in options.fault),
+            fault_seed=options.faults,
+            life=options.life,
         )
-    except ValueError as error:
+        asyncio.run(_serve(Simulator(config), options.exit_with_parent))
+    except (ValueError, OverflowError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 2
-    asyncio.run(_serve(simulator, options.exit_with_parent))
     return 0
 
 
@@ -49,6 +132,7 @@ async def _serve(simulator: Simulator, exit_with_parent: bool) -> None:
     if exit_with_parent:
 
         def wait() -> None:
+            # The parent's end of the pipe closes however the parent dies.
             while os.read(0, 4096):
                 pass
             loop.call_soon_threadsafe(stop.set)

@@ -1,12 +1,14 @@
 """Klines of the simulated exchange, computed from its own trades in exact integers.
 
 A kline with no trade repeats the previous close with volume 0 and ids -1, as Binance's do. Closed minutes are
-kept, as are the seconds of the last two hours since the exchange opened; anything else is computed from the
-trades again when asked for.
+kept, as are the seconds of the last twenty minutes since the exchange opened; anything else is computed from
+the trades again when asked for.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +40,13 @@ INTERVALS: dict[str, int] = {
 }
 """Length of each documented interval, us; 0 for the calendar month."""
 
-KEPT_SECONDS = 7_200
+KEPT_SECONDS = 1_200
 _MONDAY = 4 * DAY  # the epoch was a Thursday
+_PIECE = 60  # minutes of the past worked out at a time: about 10 ms
 
 
 class Kline(NamedTuple):
-    """One kline in exact integers: prices and quantities in the symbol's units, quote in the product of both."""
+    """One kline in exact integers: the symbol's price and quantity units; quote in the product of both."""
 
     open_time: int
     close_time: int  # the first instant after it
@@ -84,41 +87,52 @@ def next_open(opened: int, interval: str, offset: int = 0) -> int:
     return open_time(opened + 32 * DAY, interval, offset)
 
 
-def previous_open(opened: int, interval: str, offset: int = 0) -> int:
-    """Return when the kline before the one that opened then opened."""
-    return open_time(opened - 1, interval, offset)
-
-
-_BAR = np.dtype(
-    [(name, np.int64) for name in ("symbol", *Kline._fields) if name != "close_time"],
+# One row per bar that has a trade. An int64 sum of quotes is safe for a minute: 2e9 USDT in units of 1e-7.
+_BAR = np.dtype([(name, np.int64) for name in ("symbol", *(f for f in Kline._fields if f != "close_time"))])
+_OPEN, _HIGH, _LOW, _CLOSE, _FIRST, _LAST = (
+    _BAR.names.index(name)  # type: ignore[union-attr]
+    for name in ("open", "high", "low", "close", "first", "last")
 )
+_SUMS = ("volume", "quote", "trades", "taker_volume", "taker_quote")
+_Bars = NDArray[np.void]
 
 
-def _bars(ticks: Ticks, length: int) -> NDArray[np.void]:
-    """Fold market trades into bars of a fixed length, sorted by symbol and time; bars without a trade are absent."""
-    ticks = ticks.take(ticks.market)
-    if not ticks.id.size:
-        return np.empty(0, _BAR)
-    order = np.lexsort((ticks.id, ticks.symbol))
-    ticks = ticks.take(order)
-    slot = ticks.time // length
-    starts = np.flatnonzero(np.r_[True, (slot[1:] != slot[:-1]) | (ticks.symbol[1:] != ticks.symbol[:-1])])
+def _bars(ticks: Ticks, length: int) -> _Bars:
+    """Fold market trades into bars of a fixed length, by symbol and time; bars without a trade are absent."""
+    if not ticks.market.all():
+        ticks = ticks.take(ticks.market)
+    if ticks.symbol.size and (ticks.symbol != ticks.symbol[0]).any():
+        ticks = ticks.take(np.argsort(ticks.symbol, kind="stable"))
+    bars = np.empty(ticks.id.size, _BAR)
+    bars["symbol"], bars["open_time"] = ticks.symbol, ticks.time
+    for name in ("open", "high", "low", "close"):
+        bars[name] = ticks.price
+    bars["volume"] = ticks.quantity
+    bars["quote"] = ticks.price * ticks.quantity
+    bars["taker_volume"] = ticks.quantity * ~ticks.maker
+    bars["taker_quote"] = bars["quote"] * ~ticks.maker
+    bars["trades"] = 1
+    bars["first"] = bars["last"] = ticks.id
+    return _merge(bars, length)
+
+
+def _merge(bars: _Bars, length: int) -> _Bars:
+    """Merge bars, sorted by symbol and time, into bars of a multiple of their length."""
+    if not bars.size:
+        return bars
+    slot = bars["open_time"] // length
+    symbol = bars["symbol"]
+    starts = np.flatnonzero(np.r_[True, (slot[1:] != slot[:-1]) | (symbol[1:] != symbol[:-1])])
     ends = np.r_[starts[1:], slot.size] - 1
-    quote = ticks.price * ticks.quantity
-    taker = ~ticks.maker
-    bars = np.empty(starts.size, _BAR)
-    bars["symbol"] = ticks.symbol[starts]
-    bars["open_time"] = slot[starts] * length
-    bars["open"], bars["close"] = ticks.price[starts], ticks.price[ends]
-    bars["high"] = np.maximum.reduceat(ticks.price, starts)
-    bars["low"] = np.minimum.reduceat(ticks.price, starts)
-    bars["volume"] = np.add.reduceat(ticks.quantity, starts)
-    bars["quote"] = np.add.reduceat(quote, starts)
-    bars["trades"] = ends - starts + 1
-    bars["taker_volume"] = np.add.reduceat(ticks.quantity * taker, starts)
-    bars["taker_quote"] = np.add.reduceat(quote * taker, starts)
-    bars["first"], bars["last"] = ticks.id[starts], ticks.id[ends]
-    return bars
+    merged = bars[starts]
+    merged["open_time"] = slot[starts] * length
+    merged["high"] = np.maximum.reduceat(bars["high"], starts)
+    merged["low"] = np.minimum.reduceat(bars["low"], starts)
+    for name in _SUMS:
+        merged[name] = np.add.reduceat(bars[name], starts)
+    for name in ("close", "last"):
+        merged[name] = bars[name][ends]
+    return merged
 
 
 class Klines:
@@ -129,71 +143,116 @@ class Klines:
 
     def __init__(self, market: Market) -> None:
         self._market = market
-        self._minutes: list[dict[int, NDArray[np.void] | None]] = [{} for _ in market.symbols]
-        self._since = self._until = market.start
-        self._seconds: list[list[NDArray[np.void]]] = [[] for _ in market.symbols]
+        self._minutes: list[dict[int, tuple[int, ...] | None]] = [{} for _ in market.symbols]
+        self._seconds = [np.empty(0, _BAR) for _ in market.symbols]
+        self._since = self._closed = self._until = market.start
+        self._fresh: list[Ticks] = []
 
-    def query(self, symbol: int, interval: str, offset: int, opened: list[int], now: int) -> list[Kline]:
+    def add(self, ticks: Ticks, until: int) -> None:
+        """Take the trades of all symbols since the last call, up to a time, us."""
+        self._fresh.append(ticks)
+        self._until = until
+        closed = until // SECOND * SECOND
+        if closed == self._closed:
+            return
+        whole = concatenate(self._fresh)
+        edge = int(np.searchsorted(whole.time, closed))
+        bars = _bars(whole.take(slice(0, edge)), SECOND)
+        bounds = np.searchsorted(bars["symbol"], np.arange(len(self._seconds) + 1))
+        for symbol, (low, high) in enumerate(pairwise(bounds)):
+            if high > low:
+                self._seconds[symbol] = np.concatenate([self._seconds[symbol], bars[low:high]])
+        self._fresh = [whole.take(slice(edge, None))]
+        self._closed = closed
+        if closed - self._since > 2 * KEPT_SECONDS * SECOND:
+            self._forget((closed - KEPT_SECONDS * SECOND) // MINUTE * MINUTE)
+
+    def query(self, symbol: int, interval: str, offset: int, opened: Sequence[int], now: int) -> list[Kline]:
         """Return the klines that opened at these times.
 
         :arg opened: consecutive open times, us, ascending.
-        :arg now: exchange time; trades after it do not exist yet.
+        :arg now: exchange time, not after that of the last `add`; trades after it do not exist yet.
         """
+        for _ in self.prepare(symbol, interval, offset, opened, now):
+            pass
         if not opened:
             return []
         stop = min(now, next_open(opened[-1], interval, offset))
-        ids = [self._market.ids_at(symbol, t)[0] for t in (opened[0], stop)]
-        ticks = self._market.trades(symbol, ids[0], ids[1])
-        bars = _bars(ticks, min(INTERVALS[interval] or MINUTE, MINUTE))
-        return self._fold(symbol, interval, offset, opened, bars)
+        if interval == "1s":
+            rows: list[tuple[int, ...]] = self._between(symbol, opened[0], stop, SECOND).tolist()
+        else:
+            minutes = self._minutes[symbol]
+            whole = min(stop, self._closed) // MINUTE
+            rows = [row for m in range(opened[0] // MINUTE, whole) if (row := minutes[m]) is not None]
+            rows += self._between(symbol, max(opened[0], whole * MINUTE), stop, MINUTE).tolist()
+        return self._fold(symbol, interval, offset, opened, rows)
+
+    def prepare(
+        self, symbol: int, interval: str, offset: int, opened: Sequence[int], now: int
+    ) -> Iterator[None]:
+        """Work out the closed minutes that a query needs, in pieces, so that a server can breathe between."""
+        if not opened or interval == "1s":
+            return
+        minutes = self._minutes[symbol]
+        stop = min(now, self._closed, next_open(opened[-1], interval, offset)) // MINUTE
+        missing = [m for m in range(opened[0] // MINUTE, stop) if m not in minutes]
+        while missing:
+            low = missing[0]
+            count = bisect_left(missing, low + _PIECE)
+            high = missing[count - 1] + 1
+            del missing[:count]
+            minutes.update(dict.fromkeys(range(low, high)))
+            for row in self._between(symbol, low * MINUTE, high * MINUTE, MINUTE).tolist():
+                minutes[row[1] // MINUTE] = row
+            yield
+
+    def _between(self, symbol: int, start: int, stop: int, length: int) -> _Bars:
+        """Return the bars that have trades, of [start, stop)."""
+        parts = []
+        if start < self._since:
+            first, last = (self._market.ids_at(symbol, t)[0] for t in (start, min(stop, self._since)))
+            parts.append(_bars(self._market.trades(symbol, first, last), length))
+        seconds = self._seconds[symbol]
+        low, high = np.searchsorted(seconds["open_time"], (start, min(stop, self._closed)))
+        parts.append(seconds[low:high])
+        if stop > self._closed:
+            fresh = concatenate(self._fresh)
+            rows = (fresh.symbol == symbol) & (fresh.time >= start) & (fresh.time < stop)
+            parts.append(_bars(fresh.take(rows), length))
+        return _merge(np.concatenate(parts), length)
+
+    def _forget(self, edge: int) -> None:
+        """Keep the minutes and drop the seconds before a whole minute."""
+        for symbol, seconds in enumerate(self._seconds):
+            begin = -(-self._since // MINUTE) * MINUTE
+            for _ in self.prepare(symbol, "1m", 0, range(begin, edge, MINUTE), edge):
+                pass
+            self._seconds[symbol] = seconds[np.searchsorted(seconds["open_time"], edge) :]
+        self._since = edge
 
     def _fold(
-        self, symbol: int, interval: str, offset: int, opened: list[int], bars: NDArray[np.void]
+        self, symbol: int, interval: str, offset: int, opened: Sequence[int], rows: list[tuple[int, ...]]
     ) -> list[Kline]:
-        times = bars["open_time"].tolist()
-        rows = bars.tolist()
+        times = [row[1] for row in rows]
         close = self._close_before(symbol, opened[0])
         klines = []
         for begin in opened:
             end = next_open(begin, interval, offset)
             part = rows[bisect_left(times, begin) : bisect_left(times, end)]
             if part:
-                # Columns as in _BAR: symbol, open_time, open, high, low, close, volume, quote, trades, ...
-                close = part[-1][5]
-                kline = Kline(
-                    begin,
-                    end,
-                    part[0][2],
-                    max(r[3] for r in part),
-                    min(r[4] for r in part),
-                    close,
-                    *(sum(r[i] for r in part) for i in range(6, 11)),
-                    part[0][11],
-                    part[-1][12],
-                )
-            else:
-                if close is None:
-                    continue
-                kline = Kline(begin, end, close, close, close, close, 0, 0, 0, 0, 0, -1, -1)
-            klines.append(kline)
+                close = part[-1][_CLOSE]
+                # Python's integers from here on: a day of quotes may not fit in 64 bits.
+                sums = (sum(row[i] for row in part) for i in range(_CLOSE + 1, _FIRST))
+                high, low = max(row[_HIGH] for row in part), min(row[_LOW] for row in part)
+                ids = part[0][_FIRST], part[-1][_LAST]
+                klines.append(Kline._make((begin, end, part[0][_OPEN], high, low, close, *sums, *ids)))
+            elif close is not None:
+                klines.append(Kline(begin, end, close, close, close, close, 0, 0, 0, 0, 0, -1, -1))
         return klines
 
     def _close_before(self, symbol: int, time: int) -> int | None:
         """Return the last market price before a time."""
-        stop = self._market.ids_at(symbol, time)[0]
+        stop = self._market.ids_at(symbol, min(time, self._until))[0]
         ticks = self._market.trades(symbol, stop - 10, stop)
         prices = ticks.price[ticks.market]
         return int(prices[-1]) if prices.size else None
-
-
-__all__ = [
-    "DAY",
-    "INTERVALS",
-    "MINUTE",
-    "Kline",
-    "Klines",
-    "concatenate",
-    "next_open",
-    "open_time",
-    "previous_open",
-]

@@ -4,11 +4,11 @@ A market answers two questions, and both answers are pure functions of its seed 
 happened between two instants, and which trades carry these ids. Nothing is kept, so that the past reaches as
 far back as asked, and a back-fill returns exactly what the stream sent.
 
-The model: one hidden factor moves every symbol. The logarithm of a price is ``beta * factor + spread``, where the
-spread is an Ornstein-Uhlenbeck process and ``beta`` jumps now and then (a regime break; the price itself does
-not jump). Two symbols are therefore cointegrated within a regime, with the ratio of their betas as hedge ratio.
-Taker orders arrive as a Poisson process whose rate drifts; each fills one or more trades at one time and one price
-(that is an aggregate trade), and now and then hundreds of orders fall into one millisecond.
+The model: one hidden factor moves every symbol. The logarithm of a price is ``beta * factor + spread``, where
+the spread is an Ornstein-Uhlenbeck process and ``beta`` jumps now and then (a regime break; the price itself does
+not jump). Two symbols are therefore cointegrated within a regime; their hedge ratio is the ratio of their betas.
+Taker orders arrive as a Poisson process whose rate drifts; each fills one or more trades at one time and one
+price (that is an aggregate trade), and now and then hundreds of orders fall into one millisecond.
 
     >>> market = ModelMarket(("BTCUSDT", "ETHUSDT"), rate=100.0, seed=7, start=1_700_000_000_000_000)
     >>> ticks = market.read(market.start, market.start + 1_000_000)
@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -154,7 +154,7 @@ class Ticks(NamedTuple):
     :arg price: in units of ``10**-price_decimals`` of the symbol.
     :arg quantity: in units of ``10**-quantity_decimals``.
     :arg maker: whether the buyer was the maker.
-    :arg market: false for a futures fill that is no market trade (insurance fund): klines and aggregates skip it.
+    :arg market: false for a futures fill that is no market trade (insurance fund): klines, aggregates skip it.
     """
 
     symbol: NDArray[np.int32]
@@ -168,7 +168,7 @@ class Ticks(NamedTuple):
 
     def take(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> "Ticks":
         """Return some rows, by slice, mask or index."""
-        return Ticks(*(column[rows] for column in self))
+        return Ticks._make(column[rows] for column in self)
 
 
 class Aggregates(NamedTuple):
@@ -184,52 +184,37 @@ class Aggregates(NamedTuple):
     maker: NDArray[np.bool_]
 
 
-_NO_TICKS = Ticks(
-    np.empty(0, np.int32),
-    *(np.empty(0, np.int64) for _ in range(5)),
-    np.empty(0, np.bool_),
-    np.empty(0, np.bool_),
-)
+NO_TICKS = Ticks._make(np.empty(0, t) for t in (np.int32, *[np.int64] * 5, np.bool_, np.bool_))
 
 
 def concatenate(parts: Sequence[Ticks]) -> Ticks:
     """Join ticks end to end."""
     if len(parts) == 1:
         return parts[0]
-    return Ticks(*(np.concatenate(columns) for columns in zip(*parts))) if parts else _NO_TICKS
+    return Ticks._make(map(np.concatenate, zip(*parts))) if parts else NO_TICKS
 
 
 def aggregate(ticks: Ticks) -> Aggregates:
-    """Merge the trades of each aggregate, in the order of their last trade.
+    """Merge the trades of each aggregate.
 
-    :arg ticks: whole aggregates, in id order per symbol; symbols may alternate.
+    :arg ticks: whole aggregates, each in one piece, as `Market.read` and `Market.trades` return them.
     """
-    rows = np.flatnonzero(ticks.market)
-    if rows.size == 0:
-        empty = np.empty(0, np.int64)
-        return Aggregates(_NO_TICKS.symbol, empty, empty, empty, empty, empty, empty, _NO_TICKS.maker)
-    if rows.size < ticks.id.size:
-        ticks = ticks.take(rows)
-    # Symbols alternate only between aggregates of different times or of one time; a stable sort by symbol and id
-    # brings every aggregate together, and the last trade's place restores the order of arrival.
-    order = np.lexsort((ticks.id, ticks.symbol))
-    symbol, number = ticks.symbol[order], ticks.aggregate[order]
-    starts = np.flatnonzero(np.r_[True, (number[1:] != number[:-1]) | (symbol[1:] != symbol[:-1])])
-    ends = np.r_[starts[1:], order.size] - 1
-    arrival = np.argsort(order[ends], kind="stable")
-    starts, ends = starts[arrival], ends[arrival]
-    first = order[starts]
-    sums = np.cumsum(ticks.quantity[order])
-    quantity = sums[ends] - sums[starts] + ticks.quantity[first]
+    if not ticks.market.all():
+        ticks = ticks.take(ticks.market)
+    size = ticks.id.size
+    # Trades of one aggregate share its time, and markets keep a symbol's trades of one time together.
+    edge = (ticks.aggregate[1:] != ticks.aggregate[:-1]) | (ticks.symbol[1:] != ticks.symbol[:-1])
+    starts = np.flatnonzero(np.r_[True, edge][:size])
+    ends = np.r_[starts[1:], size][: starts.size] - 1
     return Aggregates(
-        ticks.symbol[first],
-        ticks.aggregate[first],
-        ticks.id[first],
-        ticks.id[order[ends]],
-        ticks.time[first],
-        ticks.price[first],
-        quantity,
-        ticks.maker[first],
+        ticks.symbol[starts],
+        ticks.aggregate[starts],
+        ticks.id[starts],
+        ticks.id[ends],
+        ticks.time[starts],
+        ticks.price[starts],
+        np.add.reduceat(ticks.quantity, starts) if size else ticks.quantity,
+        ticks.maker[starts],
     )
 
 
@@ -291,7 +276,7 @@ def _to_float(units: Int64, decimals: int) -> NDArray[np.float64]:
 
 
 class _Chunk(NamedTuple):
-    """One symbol's `CHUNK` seconds: cumulative counts (relative to the start) and the path of the log price."""
+    """`CHUNK` seconds of one symbol: cumulative counts (relative to the start) and path of the log price."""
 
     orders: Int64  # CHUNK + 1
     trades: Int64  # CHUNK + 1
@@ -353,7 +338,7 @@ class ModelMarket(Market):
         self._chunks: dict[tuple[int, int], _Chunk] = {}
         self._halts: list[tuple[int, int, int]] = []
         self._slots: OrderedDict[tuple[int, int], Ticks] = OrderedDict()
-        self._ahead = (self.start, self.start, _NO_TICKS)  # what `read` holds: from, to, trades
+        self._ahead = (self.start, self.start, NO_TICKS)  # what `read` holds: from, to, trades
         keys = [_number(f"{seed}/{s.name}") for s in self.symbols]
         self._keys = keys
         # Ids start where nothing else would: ten digits, as Binance's busy symbols have today.
@@ -365,7 +350,7 @@ class ModelMarket(Market):
         parts: list[Ticks] = []
         held_from, held_to, held = self._ahead
         if not held_from <= start <= held_to:
-            held_from, held_to, held = start, start, _NO_TICKS
+            held_from, held_to, held = start, start, NO_TICKS
         while True:
             low, high = np.searchsorted(held.time, (start, stop))
             if high > low:
@@ -385,6 +370,8 @@ class ModelMarket(Market):
 
     @override
     def trades(self, symbol: int, first: int, stop: int) -> Ticks:
+        if stop <= first:
+            return NO_TICKS
         origin = self._first_trade[symbol]
         low, high = (
             self._find(symbol, "trades", first - origin),
@@ -396,6 +383,8 @@ class ModelMarket(Market):
 
     @override
     def aggregates(self, symbol: int, first: int, stop: int) -> Aggregates:
+        if stop <= first:
+            return aggregate(NO_TICKS)
         origin = self._first_order[symbol]
         low, high = (
             self._find(symbol, "orders", first - origin),
@@ -403,7 +392,7 @@ class ModelMarket(Market):
         )
         merged = aggregate(self._seconds(symbol, low, high + 1))
         a, b = np.searchsorted(merged.id, (first, stop))
-        return Aggregates(*(column[a:b] for column in merged))
+        return Aggregates._make(column[a:b] for column in merged)
 
     @override
     def ids_at(self, symbol: int, time: int) -> tuple[int, int]:
@@ -578,14 +567,14 @@ class ModelMarket(Market):
         counts = np.diff(chunk.orders[low : high + 1])
         total = int(chunk.orders[high] - chunk.orders[low])
         if total == 0:
-            return _NO_TICKS
+            return NO_TICKS
         second = np.repeat(np.arange(low, high), counts)
         order = np.arange(total, dtype=np.int64) + chunk.orders[low]
         within = order - chunk.orders[second]
         bits = _hash(order, key)
 
-        # Times: strictly rising within a second. A stratum per order, jitter in its first four fifths (a fifth of
-        # the shortest stratum is still over 1 us at 150,000 orders a second); the burst takes a millisecond out.
+        # Times: strictly rising within a second. A stratum per order, jitter in its first four fifths (a fifth
+        # of the shortest is still over 1 us at 150,000 orders a second); the burst takes a millisecond out.
         jitter = 0.8 * _uniform(bits)
         burst, before = chunk.burst[second], chunk.before[second]
         plain = counts[second - low] - burst
@@ -673,7 +662,7 @@ def _hash(numbers: Int64, key: int) -> NDArray[np.uint64]:
 
 
 def _uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class RecordedMarket(Market):
@@ -681,11 +670,125 @@ class RecordedMarket(Market):
 
     :arg paths: files of lines ``<receive time, ns> <raw message>``, gzip or plain; trade messages are used,
         raw or combined, all others skipped.
-    :arg shift: us added to every time; None: as many whole minutes as bring the first trade to ``now``, so that
-        the recording's one-minute bars stay what they were.
-    :arg now: exchange time, us, that None refers to.
-    :raises ValueError: when no trade is found, ids do not rise, or spot and futures are mixed.
+    :arg shift: us added to every time; None: as many whole minutes as bring the first trade to ``now``, so
+        that the recording's one-minute bars stay what they were.
+    :arg now: exchange time, us, at which the exchange opens; None: with the first trade.
+    :raises ValueError: when a file cannot be read, no trade is found, or spot and futures are mixed.
     """
 
-    def __init__(self, paths: Iterable[str | Path], shift: int | None, now: int) -> None:
-        raise NotImplementedError
+    def __init__(self, paths: Iterable[str | Path], shift: int | None = None, now: int | None = None) -> None:
+        rows: dict[str, dict[int, tuple[int, str, str, bool, bool]]] = {}
+        markets: set[MarketName] = set()
+        for path in paths:
+            for trade in _recorded_trades(Path(path)):
+                markets.add("usdm" if "X" in trade else "spot")
+                rows.setdefault(trade["s"], {})[trade["t"]] = (
+                    trade["T"],
+                    trade["p"],
+                    trade["q"],
+                    trade["m"],
+                    trade.get("X", "MARKET") == "MARKET",
+                )
+        if len(markets) != 1:
+            found = "both spot and USD-M trades" if markets else "no trade message"
+            msg = f"recording {', '.join(map(str, paths))}: expected the trades of one market, found {found}"
+            raise ValueError(msg)
+        self.name = markets.pop()
+        first = min(min(trades.values())[0] for trades in rows.values()) * 1_000
+        if shift is None:
+            shift = 0 if now is None else (now - first) // (60 * SECOND) * 60 * SECOND
+        self.start = (first + shift if now is None else now) // SECOND * SECOND
+        symbols: list[Symbol] = []
+        parts: list[Ticks] = []
+        for name in sorted(rows):
+            symbol, ticks = self._load(len(symbols), name, rows[name], shift)
+            symbols.append(symbol)
+            parts.append(ticks)
+        self.symbols = tuple(symbols)
+        self._parts = parts
+        merged = concatenate(parts)
+        self._merged = merged.take(np.argsort(merged.time, kind="stable"))
+
+    def _load(
+        self, index: int, name: str, rows: dict[int, tuple[int, str, str, bool, bool]], shift: int
+    ) -> tuple[Symbol, Ticks]:
+        ids = np.array(sorted(rows), np.int64)
+        columns = list(zip(*(rows[i] for i in ids.tolist())))
+        # A time that steps back, none in any recording seen, would break every search.
+        time = np.maximum.accumulate(np.array(columns[0], np.int64) * 1_000 + shift)
+        price, price_decimals = _exact(columns[1], self.name == "spot")
+        quantity, quantity_decimals = _exact(columns[2], self.name == "spot")
+        maker, market = np.array(columns[3], np.bool_), np.array(columns[4], np.bool_)
+        same = (time[1:] == time[:-1]) & (price[1:] == price[:-1]) & (maker[1:] == maker[:-1])
+        # The recordings carry no aggregate ids; number what the exchange would have merged.
+        order = 1_000_000_000 + np.cumsum(np.r_[0, ~(same & market[1:] & market[:-1])])
+        spec = symbol_of(name, self.name, 0)._replace(
+            price_decimals=price_decimals, quantity_decimals=quantity_decimals, price=float(columns[1][0])
+        )
+        return spec, Ticks(
+            np.full(ids.size, index, np.int32), ids, order, time, price, quantity, maker, market
+        )
+
+    @override
+    def read(self, start: int, stop: int) -> Ticks:
+        low, high = np.searchsorted(self._merged.time, (start, stop))
+        return self._merged.take(slice(int(low), int(high)))
+
+    @override
+    def trades(self, symbol: int, first: int, stop: int) -> Ticks:
+        part = self._parts[symbol]
+        low, high = np.searchsorted(part.id, (first, stop))
+        return part.take(slice(int(low), int(high)))
+
+    @override
+    def aggregates(self, symbol: int, first: int, stop: int) -> Aggregates:
+        part = self._parts[symbol]
+        low, high = np.searchsorted(part.aggregate, (first, stop))
+        return aggregate(part.take(slice(int(low), int(high))))
+
+    @override
+    def ids_at(self, symbol: int, time: int) -> tuple[int, int]:
+        part = self._parts[symbol]
+        row = int(np.searchsorted(part.time, time))
+        if row == part.id.size:
+            return int(part.id[-1]) + 1, int(part.aggregate[-1]) + 1
+        return int(part.id[row]), int(part.aggregate[row])
+
+    @override
+    def earliest(self, symbol: int) -> int:
+        return int(self._parts[symbol].time[0])
+
+    @override
+    def halt(self, symbol: int, start: int, stop: int) -> None:
+        msg = "a recording cannot be halted: its trades have happened"
+        raise ValueError(msg)
+
+
+def _recorded_trades(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the trade payloads of a recording."""
+    try:
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if packed else path.open("rb") as lines:
+            for line in lines:
+                if b'"trade"' not in line:
+                    continue
+                message = orjson.loads(line[line.index(b" ") + 1 :])
+                data = message.get("data", message)
+                if data.get("e") == "trade":
+                    yield data
+    except (OSError, EOFError, ValueError, AttributeError) as error:
+        msg = (
+            f"recording {path}: {error}; expected lines of '<receive time, ns> <raw message>', gzip or plain"
+        )
+        raise ValueError(msg) from None
+
+
+def _exact(texts: Sequence[str], strip: bool) -> tuple[Int64, int]:
+    """Return decimals as integers of one scale, and the scale's number of decimals."""
+    decimals = max(len(text.partition(".")[2]) for text in texts)
+    values = np.array([int((p := t.partition("."))[0] + p[2].ljust(decimals, "0")) for t in texts], np.int64)
+    while strip and decimals and not (values % 10).any():
+        values //= 10
+        decimals -= 1
+    return values, decimals
