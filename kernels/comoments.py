@@ -43,6 +43,7 @@ STATE = np.dtype(
         ("due", np.int64),  # number of the observation when that is next
         ("retry", np.int64),  # number of the observation from which lost digits are looked for
         ("count", np.int64),  # complete observations in the window
+        ("part", np.float64),  # 1 / count
         ("anchor_y", np.float64),
         ("anchor_x", np.float64),
         ("slope", np.float64),
@@ -55,6 +56,7 @@ STATE = np.dtype(
         ("peak_ee", np.float64),
         ("z_retry", np.int64),  # the same over the z window
         ("z_count", np.int64),
+        ("z_part", np.float64),
         ("z_anchor_y", np.float64),
         ("z_anchor_x", np.float64),
         ("z_slope", np.float64),
@@ -67,6 +69,7 @@ STATE = np.dtype(
         ("z_peak_ee", np.float64),
         ("return_retry", np.int64),  # the same of returns, without a slope
         ("return_count", np.int64),
+        ("return_part", np.float64),
         ("return_anchor_y", np.float64),
         ("return_anchor_x", np.float64),
         ("return_y", np.float64),
@@ -154,6 +157,7 @@ def _complete(y: float, x: float) -> bool:
 @inlined
 def _clear(st: Any) -> None:
     st.count = 0
+    st.part = 0.0
     st.anchor_y = st.anchor_x = st.slope = 0.0
     st.sum_x = st.sum_e = st.sum_xx = st.sum_xe = st.sum_ee = 0.0
     st.peak_xx = st.peak_ee = 0.0
@@ -162,6 +166,7 @@ def _clear(st: Any) -> None:
 @inlined
 def _clear_z(st: Any) -> None:
     st.z_count = 0
+    st.z_part = 0.0
     st.z_anchor_y = st.z_anchor_x = st.z_slope = 0.0
     st.z_x = st.z_e = st.z_xx = st.z_xe = st.z_ee = 0.0
     st.z_peak_xx = st.z_peak_ee = 0.0
@@ -170,6 +175,7 @@ def _clear_z(st: Any) -> None:
 @inlined
 def _clear_returns(st: Any) -> None:
     st.return_count = 0
+    st.return_part = 0.0
     st.return_anchor_y = st.return_anchor_x = 0.0
     st.return_y = st.return_x = st.return_yy = st.return_xy = st.return_xx = 0.0
     st.return_peak_yy = st.return_peak_xx = 0.0
@@ -216,6 +222,7 @@ def _sum_anew(values: Any, iy: int, ix: int, begin: int, step: int, st: Any) -> 
         if c == depth:
             c = 0
     st.count = n
+    st.part = 1.0 / n
     st.sum_x = sx
     st.sum_e = se
     st.sum_xx = st.peak_xx = sxx
@@ -293,6 +300,7 @@ def _anchor_z(values: Any, iy: int, ix: int, step: int, z_window: int, slope: fl
         if c == depth:
             c = 0
     st.z_count = n
+    st.z_part = 1.0 / n
     st.z_x = sx
     st.z_e = se
     st.z_xx = st.z_peak_xx = sxx
@@ -330,6 +338,7 @@ def _anchor_returns(returns: Any, iy: int, ix: int, step: int, window: int, st: 
         if c == depth:
             c = 0
     st.return_count = n
+    st.return_part = 1.0 / n
     st.return_x = sx
     st.return_y = sy
     st.return_xx = st.return_peak_xx = sxx
@@ -338,18 +347,16 @@ def _anchor_returns(returns: Any, iy: int, ix: int, step: int, window: int, st: 
 
 
 @inlined
-def _moments(st: Any) -> tuple[float, float, float, float, float]:
-    """Return the means of x and e, the sums of squares and products of x, e about them, and the residual
-    one."""
-    part = 1.0 / st.count
-    mean_x = st.sum_x * part
-    mean_e = st.sum_e * part
+def _moments(st: Any) -> tuple[float, float, float, float, float, float]:
+    """Return means of x and e, the sum of x x about them, its inverse, beta - slope and the residual sum."""
+    mean_x = st.sum_x * st.part
+    mean_e = st.sum_e * st.part
     sxx = st.sum_xx - st.sum_x * mean_x
     sxe = st.sum_xe - st.sum_x * mean_e
-    residual = st.sum_ee - st.sum_e * mean_e
-    if sxx > 0.0:
-        residual -= sxe * (sxe / sxx)
-    return mean_x, mean_e, sxx, sxe, residual
+    see = st.sum_ee - st.sum_e * mean_e
+    inverse = 1.0 / sxx if sxx > 0.0 else 0.0
+    change = sxe * inverse
+    return mean_x, mean_e, sxx, inverse, change, see - sxe * change
 
 
 @inlined
@@ -365,9 +372,8 @@ def _lost(st: Any, sxx: float, residual: float) -> bool:
 def _z_moments(st: Any, beta: float, change: float) -> tuple[float, float, float]:
     """Return the means of x and e over the z window, and the sum of squares of the spread about its mean."""
     change += st.slope - st.z_slope
-    part = 1.0 / st.z_count
-    mean_x = st.z_x * part
-    mean_e = st.z_e * part
+    mean_x = st.z_x * st.z_part
+    mean_e = st.z_e * st.z_part
     xx = st.z_xx - st.z_x * mean_x
     xe = st.z_xe - st.z_x * mean_e
     ee = st.z_ee - st.z_e * mean_e
@@ -384,7 +390,7 @@ def _z_lost(st: Any, change: float, squares: float) -> bool:
 @inlined
 def _advance(
     values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any
-) -> tuple[float, float, float, float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float, float, float, float]:
     """Let observation `step` in and those that leave out, see to it that no digits are lost, and sum up."""
     depth = values.shape[1]
     # The state stays in memory; the sums of one observation are added in one go, so that each goes through
@@ -473,13 +479,17 @@ def _advance(
         st.z_peak_xx = max(st.z_peak_xx, zxx)
         st.z_peak_ee = max(st.z_peak_ee, zee)
     st.last = step
-    st.count = n
+    if n != st.count:
+        st.count = n
+        st.part = 1.0 / n if n > 0 else 0.0
     st.sum_x = sx
     st.sum_e = se
     st.sum_xx = sxx
     st.sum_xe = sxe
     st.sum_ee = see
-    st.z_count = z_n
+    if z_n != st.z_count:
+        st.z_count = z_n
+        st.z_part = 1.0 / z_n if z_n > 0 else 0.0
     st.z_x = zx
     st.z_e = ze
     st.z_xx = zxx
@@ -492,15 +502,14 @@ def _advance(
         st.due = step + window
         st.retry = st.z_retry = st.return_retry = step
     if st.count < 3:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    mean_x, mean_e, sxx, sxe, residual = _moments(st)
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
     if step >= st.retry and _lost(st, sxx, residual):
         _anchor(values, iy, ix, step, window, st)
-        mean_x, mean_e, sxx, sxe, residual = _moments(st)
+        mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
         if _lost(st, sxx, residual):
             # Even fresh sums look like this: looking again at each observation would cost a window each.
             st.retry = step + 1 + window // 8
-    change = sxe / sxx if sxx > 0.0 else 0.0
     beta = st.slope + change
     if st.sum_ee <= _LINE * st.slope * st.slope * st.sum_xx:
         residual = 0.0
@@ -516,7 +525,7 @@ def _advance(
                 st.z_retry = step + 1 + z_window // 8
         if not squares > _LINE * beta * beta * st.z_xx:
             squares = 0.0
-    return mean_x, mean_e, sxx, change, residual, z_mean_x, z_mean_e, squares
+    return mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares
 
 
 @inlined
@@ -524,6 +533,12 @@ def _advance_returns(
     returns: Any, iy: int, ix: int, c: int, step: int, window: int, due: bool, st: Any
 ) -> None:
     """Let the returns of observation `step` in and those that leave out."""
+    n = st.return_count
+    sx = st.return_x
+    sy = st.return_y
+    sxx = st.return_xx
+    sxy = st.return_xy
+    syy = st.return_yy
     if step - window >= st.first:
         leaving = c - window
         if leaving < 0:
@@ -533,29 +548,38 @@ def _advance_returns(
         if _complete(y, x):
             dy = y - st.return_anchor_y
             dx = x - st.return_anchor_x
-            st.return_count -= 1
-            st.return_y -= dy
-            st.return_x -= dx
-            st.return_yy -= dy * dy
-            st.return_xy -= dx * dy
-            st.return_xx -= dx * dx
+            n -= 1
+            sx -= dx
+            sy -= dy
+            sxx -= dx * dx
+            sxy -= dx * dy
+            syy -= dy * dy
     y = returns[iy, c]
     x = returns[ix, c]
     if _complete(y, x):
-        if st.return_count == 0:
-            _clear_returns(st)
+        if n == 0:
             st.return_anchor_y = y
             st.return_anchor_x = x
+            sx = sy = sxx = sxy = syy = 0.0
+            st.return_peak_yy = st.return_peak_xx = 0.0
         dy = y - st.return_anchor_y
         dx = x - st.return_anchor_x
-        st.return_count += 1
-        st.return_y += dy
-        st.return_x += dx
-        st.return_yy += dy * dy
-        st.return_xy += dx * dy
-        st.return_xx += dx * dx
-        st.return_peak_yy = max(st.return_peak_yy, st.return_yy)
-        st.return_peak_xx = max(st.return_peak_xx, st.return_xx)
+        n += 1
+        sx += dx
+        sy += dy
+        sxx += dx * dx
+        sxy += dx * dy
+        syy += dy * dy
+        st.return_peak_yy = max(st.return_peak_yy, syy)
+        st.return_peak_xx = max(st.return_peak_xx, sxx)
+    if n != st.return_count:
+        st.return_count = n
+        st.return_part = 1.0 / n if n > 0 else 0.0
+    st.return_x = sx
+    st.return_y = sy
+    st.return_xx = sxx
+    st.return_xy = sxy
+    st.return_yy = syy
     if due:
         _anchor_returns(returns, iy, ix, step, window, st)
     elif st.return_count >= 2 and step >= st.return_retry and _returns_lost(st):
@@ -566,7 +590,7 @@ def _advance_returns(
 
 @inlined
 def _returns_lost(st: Any) -> bool:
-    part = 1.0 / st.return_count
+    part = st.return_part
     return not (
         st.return_yy - st.return_y * (st.return_y * part) >= _LOST * st.return_peak_yy
         and st.return_xx - st.return_x * (st.return_x * part) >= _LOST * st.return_peak_xx
@@ -591,10 +615,10 @@ def _measure(
     step: int,
     z_window: int,
     st: Any,
-    sums: tuple[float, float, float, float, float, float, float, float],
+    sums: tuple[float, float, float, float, float, float, float, float, float],
 ) -> tuple[float, float, float, float, float, float, float, float, float, float]:
     """Return what METRIC says of hedge ratio, spread and correlation, in the order of its fields."""
-    mean_x, mean_e, sxx, change, residual, z_mean_x, z_mean_e, squares = sums
+    mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares = sums
     beta = alpha = beta_error = alpha_error = r_squared = correlation = np.nan
     spread = spread_mean = spread_std = z_score = np.nan
     n = st.count
@@ -606,8 +630,8 @@ def _measure(
         alpha = level + (mean_e - change * mean_x)
         variance = residual / (n - 2)
         centre = st.anchor_x + mean_x
-        beta_error = np.sqrt(variance / sxx)
-        alpha_error = np.sqrt(variance * (1.0 / n + centre * (centre / sxx)))
+        beta_error = np.sqrt(variance * inverse)
+        alpha_error = np.sqrt(variance * (st.part + centre * centre * inverse))
         explained = beta * beta * sxx
         total = residual + explained
         if total > 0.0:
@@ -626,7 +650,7 @@ def _measure(
             mean = z_mean_e - z_change * z_mean_x
             z_level = fma(-st.z_slope, st.z_anchor_x, st.z_anchor_y) - z_change * st.z_anchor_x
             spread_mean = z_level + mean
-            spread_std = np.sqrt(squares / st.z_count)
+            spread_std = np.sqrt(squares * st.z_part)
             if squares > 0.0:
                 z_score = (here - mean) / spread_std
     return (
@@ -641,7 +665,7 @@ def _measure_returns(st: Any) -> tuple[float, float, float]:
     correlation = volatility_y = volatility_x = np.nan
     n = st.return_count
     if n >= 2:
-        part = 1.0 / n
+        part = st.return_part
         syy = max(st.return_yy - st.return_y * (st.return_y * part), 0.0)
         sxx = max(st.return_xx - st.return_x * (st.return_x * part), 0.0)
         sxy = st.return_xy - st.return_x * (st.return_y * part)
@@ -649,7 +673,7 @@ def _measure_returns(st: Any) -> tuple[float, float, float]:
         volatility_y = np.sqrt(syy * part)
         volatility_x = np.sqrt(sxx * part)
         if n >= 3 and syy > 0.0 and sxx > 0.0:
-            correlation = max(-1.0, min(1.0, sxy * part / volatility_y / volatility_x))
+            correlation = max(-1.0, min(1.0, sxy * part / (volatility_y * volatility_x)))
     return correlation, volatility_y, volatility_x
 
 
@@ -677,7 +701,10 @@ def _replay(
         _advance_returns(returns, iy, ix, s % depth, s, window, due, st)
 
 
-@kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES, _METRICS))
+@kernel(
+    types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES, _METRICS),
+    allocates=False,
+)
 def update_pairs(
     values: NDArray[np.float64],
     returns: NDArray[np.float64],
@@ -755,7 +782,7 @@ def update_pairs(
             row.return_correlation, row.volatility_y, row.volatility_x = _measure_returns(st)
 
 
-@kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES))
+@kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES), allocates=False)
 def rebuild_pairs(
     values: NDArray[np.float64],
     returns: NDArray[np.float64],
@@ -787,7 +814,7 @@ def rebuild_pairs(
                 _replay(values, returns, y[p], x[p], step[p], step[p] + 1, windows[k], z_window, state[p, k])
 
 
-@kernel(types.void(_MATRIX, *(types.int64,) * 4, *(_VECTOR,) * 4))
+@kernel(types.void(_MATRIX, *(types.int64,) * 4, *(_VECTOR,) * 4, _STATES), allocates=False)
 def roll_pair(
     values: NDArray[np.float64],
     y: int,
@@ -798,6 +825,7 @@ def roll_pair(
     spread: NDArray[np.float64],
     z_score: NDArray[np.float64],
     correlation: NDArray[np.float64],
+    state: Block,
 ) -> None:
     """Measure a pair at every observation of a history, to the bit as `update_pairs` does one at a time.
 
@@ -810,12 +838,14 @@ def roll_pair(
     :arg spread: float64[T].
     :arg z_score: float64[T].
     :arg correlation: float64[T].
+    :arg state: STATE[1, 1] from `new_state`, of which only the sums of prices are used.
     :raises ValueError: A window is too short.
     """
     if window < 2 or z_window < 1:
         raise ValueError(_WRONG_DEPTH)
-    st = np.zeros(1, STATE)[0]
-    _begin(st, 0, window)
+    st = state[0, 0]
+    if st.first < 0:
+        _begin(st, 0, window)
     for s in range(values.shape[1]):
         sums = _advance(values, y, x, s, s, window, z_window, st)
         measured = _measure(values, y, x, s, s, z_window, st, sums)
