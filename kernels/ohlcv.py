@@ -155,10 +155,12 @@ def _ratio(words: NDArray[np.uint64], divisor: float) -> float:
     One Newton step on the quotient: the remainder is formed exactly by Dekker's product (T. J. Dekker,
     "A floating-point technique for extending the available precision", 1971).
     """
-    high = np.float64(words[1]) * 18446744073709551616.0
-    middle = np.float64(words[0] >> np.uint64(32)) * 4294967296.0
-    low = np.float64(words[0] & np.uint64(0xFFFFFFFF))
-    quotient = (high + middle + low) / divisor
+    # Four parts of 32 bits, each exact.
+    a = np.float64(words[1] >> np.uint64(32)) * 79228162514264337593543950336.0
+    b = np.float64(words[1] & np.uint64(0xFFFFFFFF)) * 18446744073709551616.0
+    c = np.float64(words[0] >> np.uint64(32)) * 4294967296.0
+    d = np.float64(words[0] & np.uint64(0xFFFFFFFF))
+    quotient = (((a + b) + c) + d) / divisor
     split = 134217729.0 * quotient
     q_high = split - (split - quotient)
     q_low = quotient - q_high
@@ -167,7 +169,7 @@ def _ratio(words: NDArray[np.uint64], divisor: float) -> float:
     d_low = divisor - d_high
     product = quotient * divisor
     error = ((q_high * d_high - product) + q_high * d_low + q_low * d_high) + q_low * d_low
-    remainder = ((high - product) + middle) + low - error
+    remainder = (((a - product) + b) + c) + d - error
     return quotient + remainder / divisor
 
 

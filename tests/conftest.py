@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from hypothesis import settings
 
 from kernels.records import TRADE, Block
+
+settings.register_profile("pairflow", deadline=None)  # the first example may wait for a compiler
+settings.load_profile("pairflow")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
