@@ -1,0 +1,921 @@
+"""Serve an embedded store, read-only, over ClickHouse's HTTP protocol.
+
+Only one process may open a chDB folder, so the process that owns it answers everybody else:
+
+```python
+from connectors.clickhouse.server import EmbeddedServer
+from connectors.clickhouse.store import Store
+
+store = Store.open("chdb:////var/lib/pairflow", source="binance")
+server = EmbeddedServer(store)
+server.start()  # curl 'http://127.0.0.1:8123/?query=SELECT+count()+FROM+bars'
+...
+server.stop()
+```
+
+Any ClickHouse client that speaks HTTP can ask: curl, clickhouse-connect, the Node and Go clients, Grafana's
+data source. Each query runs on a connection of its own, in a thread of its own: a slow one holds up no other.
+
+Read-only is more than chDB's ``readonly = 1``, which still lets a query read any file (``file(path)``), write
+one (``INTO OUTFILE``), look at Python's variables (``Python(name)``) and kill other queries. So ClickHouse
+parses each query first, and only what is known to be harmless runs; see `_Gate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import io
+import json
+import os
+import re
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
+from connectors.clickhouse.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from aiohttp.multipart import BodyPartReader
+
+log = structlog.get_logger()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What a query may use. Grafana's data source asks for its own time limit: that one may change up to a bound.
+_SECONDS = 60
+_MAX_SECONDS = 300
+_MEMORY = 1_000_000_000
+_RESULT = 256_000_000
+_QUERY_BYTES = 1_000_000
+_THREADS = 16
+_WAITING = 100
+
+# Answers up to this size are sent whole, with their length; longer ones as they come.
+_WHOLE = 1_000_000
+
+_STATEMENTS = _words("""
+    SelectWithUnionQuery SelectIntersectExceptQuery Explain DescribeQuery ShowTables ShowColumns
+    ShowIndexes ShowFunctions ShowEngineQuery ShowCreateTableQuery ShowCreateViewQuery
+    ShowCreateDatabaseQuery ExistsTableQuery ExistsViewQuery ExistsDatabaseQuery
+""")
+
+_TABLE_FUNCTIONS = _words("""
+    numbers numbers_mt zeros zeros_mt primes generate_series generateseries generaterandom values
+    sqlstandardvalues null view
+""")
+
+# Functions that reach a file, the network, a dictionary, the log or the machine, or only wait.
+_FUNCTIONS = re.compile(
+    r"file.*|ai[a-z]+|dict(get|has|isin).*|catboost.*|evalmlmethod|naivebayes.*|address.*|demangle|sleep.*|eval"
+    r"|getserver.*|getmacro|getclienthttpheader|showcertificate|structureto.*|logtrace|joinget.*|fuzz.*"
+    r"|zookeeper.*|iceberg.*|region.*|tcpport|transaction.*|buildid|serveruuid"
+)
+
+_SYSTEM_TABLES = _words("""
+    one numbers numbers_mt zeros zeros_mt primes databases tables columns parts parts_columns settings
+    functions table_functions table_engines database_engines formats data_type_families
+    aggregate_function_combinators collations time_zones keywords licenses contributors build_options
+    metrics events asynchronous_metrics merges mutations dictionaries data_skipping_indices projections
+    constraints completions clusters macros
+""")
+
+_FORMATS = _words("""
+    Native RowBinary RowBinaryWithNames RowBinaryWithNamesAndTypes Null Values TSKV Vertical Markdown MD
+    XML SQLInsert MsgPack BSONEachRow Avro ORC Parquet Arrow ArrowStream Prometheus LineAsString RawBLOB
+    Hash CustomSeparated CustomSeparatedWithNames CustomSeparatedWithNamesAndTypes GeoJSON Npy JSON
+    JSONStrings JSONCompact JSONCompactStrings JSONColumns JSONCompactColumns JSONColumnsWithMetadata
+    JSONObjectEachRow JSONEachRow NDJSON JSONLines JSONL PrettyJSONEachRow PrettyNDJSON PrettyJSONLines
+    JSONStringsEachRow JSONCompactEachRow JSONCompactStringsEachRow JSONCompactEachRowWithNames
+    JSONCompactEachRowWithNamesAndTypes JSONCompactStringsEachRowWithNames
+    JSONCompactStringsEachRowWithNamesAndTypes JSONEachRowWithProgress JSONStringsEachRowWithProgress
+    JSONCompactEachRowWithProgress JSONCompactStringsEachRowWithProgress CSV CSVWithNames
+    CSVWithNamesAndTypes
+""").union(
+    (
+        name + suffix
+        for name in ("TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "Raw")
+        for suffix in ("", "WithNames", "WithNamesAndTypes")
+    ),
+    (
+        f"Pretty{style}{escapes}{block}"
+        for style in ("", "Compact", "Space")
+        for escapes in ("", "NoEscapes")
+        for block in ("", "MonoBlock")
+    ),
+)
+
+# chDB writes each block of a streamed result as a whole: these formats may be joined; those with names and
+# types repeat so many lines at the start of each block.
+_STREAMED = dict.fromkeys(
+    _words("""
+    Native RowBinary TSKV JSONEachRow NDJSON JSONLines JSONL JSONStringsEachRow JSONCompactEachRow
+    JSONCompactStringsEachRow CSV TSV TSVRaw TabSeparated TabSeparatedRaw Raw LineAsString
+    """),
+    0,
+)
+for _name in ("CSV", "TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "Raw", "JSONCompactEachRow"):
+    _STREAMED.update({f"{_name}WithNames": 1, f"{_name}WithNamesAndTypes": 2})
+
+# Settings a query may change: how results look, and limits of its own. None of them names a file, an address
+# or a schema, and none lifts a limit of the server.
+_SETTINGS = re.compile(
+    r"output_format_(?!schema|avro|protobuf|capn)\w+|format_(csv|tsv|json|custom|binary|display)\w+"
+    r"|date_time_\w+|session_timezone|bool_(true|false)_representation|extremes|limit|offset|final|join_use_nulls"
+    r"|max_(threads|block_size|result_rows|result_bytes|rows_to_read|bytes_to_read|rows_to_group_by)"
+    r"|max_columns_to_read|union_default_mode"
+    r"|(result|read|group_by)_overflow_mode|timeout_overflow_mode|max_execution_time|max_memory_usage"
+    r"|aggregate_functions_null_for_empty|prefer_column_name_to_alias|group_by_use_nulls|transform_null_in"
+    r"|additional_table_filters|additional_result_filter|empty_result_for_aggregation_by_empty_set"
+    r"|log_queries|log_comment|use_client_time_zone|cast_keep_nullable|optimize_\w+|enable_analyzer"
+    r"|allow_experimental_analyzer|do_not_merge_across_partitions_select_final|decimal_check_overflow"
+    r"|any_join_distinct_right_table_keys|count_distinct_implementation|short_circuit_function_evaluation"
+    r"|distinct_overflow_mode|enable_positional_arguments"
+)
+
+# Parameters of the HTTP interface itself, which are no settings. Sessions hold nothing here: no query changes
+# state.
+_TRANSPORT = _words("""
+    query database default_format user password quota_key query_id session_id session_timeout
+    session_check close_session role compress decompress buffer_size wait_end_of_query
+    client_protocol_version enable_http_compression http_zlib_compression_level
+    send_progress_in_http_headers http_headers_progress_interval_ms add_http_cors_header stacktrace
+    http_write_exception_in_output_format http_response_buffer_size readonly framing
+    cancel_http_readonly_queries_on_client_close http_receive_timeout http_send_timeout
+""")
+
+_CONTENT_TYPES = {
+    "CSV": "text/csv; charset=UTF-8",
+    "JSON": "application/json; charset=UTF-8",
+    "NDJSON": "application/x-ndjson; charset=UTF-8",
+    "Native": "application/octet-stream",
+    "RowBinary": "application/octet-stream",
+    "Parquet": "application/octet-stream",
+    "Arrow": "application/octet-stream",
+    "XML": "application/xml; charset=UTF-8",
+    "Markdown": "text/markdown; charset=UTF-8",
+}
+
+_SYNTAX, _UNKNOWN_SETTING, _READONLY, _WRONG_PASSWORD, _BUSY, _UNKNOWN_FORMAT = 62, 115, 164, 516, 202, 73
+_NAMES = {
+    _SYNTAX: "SYNTAX_ERROR",
+    _UNKNOWN_SETTING: "UNKNOWN_SETTING",
+    _READONLY: "READONLY",
+    _WRONG_PASSWORD: "AUTHENTICATION_FAILED",
+    _BUSY: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    _UNKNOWN_FORMAT: "UNKNOWN_FORMAT",
+    44: "ILLEGAL_COLUMN",
+    48: "NOT_IMPLEMENTED",
+    223: "QUERY_IS_TOO_LARGE",
+    396: "TOO_MANY_ROWS_OR_BYTES",
+}
+
+# How ClickHouse answers: 404 for what does not exist, 400 for what is wrong with the query, 500 otherwise.
+_STATUS = {
+    **dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 81, 115), 404),
+    **dict.fromkeys(
+        (6, 8, 10, 16, 20, 27, 36, 38, 41, 42, 43, 44, 53, 62, 70, 72, 117, 130, 184, 215, 386, 456, 457), 400
+    ),
+    **dict.fromkeys((_READONLY, _WRONG_PASSWORD), 403),
+    159: 408,
+    223: 413,
+    48: 501,
+    _BUSY: 503,
+}
+
+
+class QueryError(Exception):
+    """A refusal or a failure, as ClickHouse words it.
+
+    :arg code: ClickHouse's error code.
+    :arg text: What is wrong.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+    @classmethod
+    def of(cls, ex: Exception) -> QueryError:
+        """Read the code out of what chDB raised."""
+        text = str(ex)
+        found = re.search(r"Code: (\d+)\. DB::Exception: (.*)", text, re.DOTALL)
+        if not found:
+            return cls(1002, text.splitlines()[0] if text else "unknown error")
+        text = re.sub(r"(Code: \d+\. DB::Exception: )+", "", found[2]).strip()
+        # The gate's own query around the user's is no news to the user.
+        text = re.sub(
+            r":? In scope SELECT formatQuerySingleLine\(.*\)\.? (?=\(\w+\)$)", " ", text, flags=re.DOTALL
+        )
+        return cls(int(found[1]), text)
+
+    def body(self, version: str) -> str:
+        """Word it like a server."""
+        name = "" if re.search(r"\([A-Z0-9_]+\)$", self.text) else f" ({_NAMES.get(self.code, 'ERROR')})"
+        return f"Code: {self.code}. DB::Exception: {self.text}{name} (version {version} (official build))\n"
+
+
+def _fail(code: int, text: str) -> NoReturn:
+    raise QueryError(code, text)
+
+
+def _refuse(what: str) -> NoReturn:
+    _fail(_READONLY, f"{what}. This server answers read-only queries of the store.")
+
+
+class _Result(Protocol):
+    def bytes(self) -> bytes: ...
+
+
+class _Connection(Protocol):
+    def query(self, sql: str, format: str, params: Mapping[str, str]) -> _Result: ...  # noqa: A002
+
+    def send_query(self, sql: str, format: str, params: Mapping[str, str]) -> Any: ...  # noqa: A002
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class _Query:
+    """A query as it came in."""
+
+    sql: str
+    database: str
+    format: str = "TabSeparated"
+    parameters: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    revision: int = 0
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+_PARSE = "SELECT formatQuerySingleLine({q:String})"
+
+
+class _Gate:
+    """Lets through what only reads the store.
+
+    ClickHouse itself parses the query (``formatQuery`` and ``EXPLAIN AST`` parse, and run nothing), and the
+    nodes of the tree are compared with lists of what is allowed.
+    """
+
+    def __init__(self, connection: _Connection, database: str) -> None:
+        self._database = database
+        names = connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw", {}).bytes()
+        self._table_functions = frozenset(names.decode().split()) - _TABLE_FUNCTIONS
+        names = connection.query("SELECT lower(name) FROM system.functions", "TSVRaw", {}).bytes()
+        self._functions = frozenset(names.decode().split())
+
+    def check(self, connection: _Connection, query: _Query) -> None:
+        """Refuse a query, or set its format and settings from its own clauses.
+
+        :raises QueryError: If it does not parse, or is not allowed.
+        """
+        # Alone, formatQuery parses and refuses several statements at once, so what follows parses one
+        # statement.
+        text = _text(connection, _PARSE, {"q": _escape(query.sql)})
+        masked = re.sub(
+            r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.)*\"", lambda m: "_" * len(m[0]), text
+        )
+        if re.search(r"\bINTO OUTFILE\b", masked):
+            _refuse("INTO OUTFILE is not allowed")
+        found = re.search(r" FORMAT (\w+)(?: SETTINGS .*)?$", masked)
+        if found:
+            query.format = found[1]
+        if query.format not in _FORMATS:
+            _fail(_UNKNOWN_FORMAT, f"Format {query.format} is not known or not allowed here")
+        for start in re.finditer(r"\bSETTINGS (?=\w+ = )", masked):
+            query.settings.update(_assignments(text, start.end()))
+        tree = _text(connection, f"EXPLAIN AST {query.sql}", query.parameters)
+        self._check_tree(tree, query.database)
+        self._check_settings(connection, query)
+
+    def _check_settings(self, connection: _Connection, query: _Query) -> None:
+        for name, value in query.settings.items():
+            if not _SETTINGS.fullmatch(name):
+                _refuse(f"Setting {name} cannot be changed")
+            if name == "additional_table_filters":
+                values = "SELECT arrayJoin(mapValues(CAST({v:String}, 'Map(String, String)')))"
+                conditions = _text(connection, values, {"v": _escape(value)})
+                # TSVRaw: one condition a line, unless a condition holds a line break, which then does not
+                # parse.
+                for condition in conditions.splitlines():
+                    self._check_condition(connection, condition, query.database)
+            elif name == "additional_result_filter":
+                self._check_condition(connection, value, query.database)
+
+    def _check_condition(self, connection: _Connection, condition: str, database: str) -> None:
+        """Conditions given as text are parsed apart from the query, so they are checked apart from it."""
+        sql = f"SELECT {condition}"
+        _text(connection, _PARSE, {"q": _escape(sql)})
+        self._check_tree(_text(connection, f"EXPLAIN AST {sql}", {}), database)
+
+    def _check_tree(self, tree: str, database: str) -> None:
+        path: list[str] = []
+        for line in tree.splitlines():
+            node = line.lstrip(" ")
+            if not node:
+                continue
+            kind, _, rest = node.partition(" ")
+            del path[len(line) - len(node) :]
+            parent = path[-1] if path else ""
+            path.append(kind)
+            name = rest.split(" (")[0].strip()
+            if not parent and kind not in _STATEMENTS:
+                _refuse(f"A statement of this kind ({kind}) is not allowed")
+            if kind == "Literal" and parent in _STATEMENTS:
+                _refuse("INTO OUTFILE is not allowed")
+            if kind == "Function":
+                self._check_function(name.lower(), is_table=parent == "TableExpression")
+            elif kind in ("Identifier", "TableIdentifier", "StorageID"):
+                self._check_table(name, database, is_table=kind != "Identifier")
+
+    def _check_function(self, name: str, *, is_table: bool) -> None:
+        forbidden = name in self._table_functions and (is_table or name not in self._functions)
+        if forbidden or _FUNCTIONS.fullmatch(name):
+            _refuse(f"Function {name} is not allowed")
+
+    def _check_table(self, name: str, database: str, *, is_table: bool) -> None:
+        parts = name.split(".")
+        qualified = len(parts) > 1
+        schema = parts[0] if qualified else database
+        if schema != "system" or (not qualified and not is_table):
+            return
+        if parts[-1 if not qualified else 1] not in _SYSTEM_TABLES:
+            _refuse(f"Table {name} is not allowed")
+
+
+def _text(connection: _Connection, sql: str, parameters: Mapping[str, str]) -> str:
+    """Run one of the gate's own queries."""
+    try:
+        return connection.query(sql, "TSVRaw", params=parameters).bytes().decode()
+    except Exception as ex:
+        raise QueryError.of(ex) from ex
+
+
+def _escape(text: str) -> str:
+    """Parameters are read as a field of TabSeparated."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _assignments(text: str, at: int) -> Iterator[tuple[str, str]]:
+    """Read ``name = value, name = value`` from a query that ClickHouse has formatted."""
+    value = re.compile(
+        r"(\w+) = ('(?:[^'\\]|\\.|'')*'|\{(?:[^{}']|'(?:[^'\\]|\\.|'')*')*\}|\[[^\]]*\]|[\w.+-]+)"
+        r"(, (?=\w+ = ))?"
+    )
+    while found := value.match(text, at):
+        raw = found[2]
+        if raw.startswith("'"):
+            raw = re.sub(r"\\(.)|''", lambda m: m[1] or "'", raw[1:-1])
+        yield found[1], raw
+        if not found[3]:
+            return
+        at = found.end()
+
+
+class _Cursor:
+    """A running query: pieces of its answer, one call of `next_piece` after another.
+
+    Made, stepped and closed in worker threads, by one at a time.
+    """
+
+    def __init__(self, connection: _Connection, gate: _Gate, query: _Query, version: str) -> None:
+        self._connection = connection
+        self._query = query
+        self._version = version
+        self._header: bytes | None = None
+        self._pieces: Iterator[bytes] = iter(())
+        try:
+            gate.check(connection, query)
+            self._limit()
+            self._pieces = self._run()
+        except Exception:
+            self.close()
+            raise
+
+    def _limit(self) -> None:
+        """Set the limits, then what the query may change below them, then close the door."""
+        settings = {
+            "max_execution_time": str(_SECONDS),
+            "max_memory_usage": str(_MEMORY),
+            # Half the cores at most, so that the flow in the same process keeps the others.
+            "max_threads": str(max(1, (os.cpu_count() or 2) // 2)),
+            # The in-memory formats of chDB and spilling to disk have no place here.
+            "max_bytes_before_external_sort": "0",
+            "max_bytes_before_external_group_by": "0",
+            "max_bytes_ratio_before_external_sort": "0",
+            "max_bytes_ratio_before_external_group_by": "0",
+        }
+        if self._query.format not in _STREAMED:
+            settings["max_result_bytes"] = str(_RESULT)
+        for name, value in self._query.settings.items():
+            if name == "max_execution_time":
+                value = _at_most(value, _MAX_SECONDS, name)  # noqa: PLW2901
+            elif name in ("max_memory_usage", "max_threads", "max_result_bytes") and name in settings:
+                value = _at_most(value, int(settings[name]), name)  # noqa: PLW2901
+            settings[name] = value
+        if self._query.database:
+            self._do(f"USE {_identifier(self._query.database)}")
+        for name, value in settings.items():
+            literal = value if name == "additional_table_filters" else _literal(value)
+            self._do(f"SET {name} = {literal}")
+        self._do("SET readonly = 1")
+
+    def _do(self, sql: str) -> None:
+        try:
+            self._connection.query(sql, "Null", params={})
+        except Exception as ex:
+            raise QueryError.of(ex) from ex
+
+    def _run(self) -> Iterator[bytes]:
+        query = self._query
+        # The comment is how `kill` finds the query; on a line of its own, as the text may end in a comment.
+        sql = f"{query.sql.rstrip().rstrip(';')}\n/* {query.id} */"
+        try:
+            if query.format in _STREAMED:
+                yield from self._stream(sql)
+            else:
+                yield self._connection.query(sql, query.format, params=query.parameters).bytes()
+        except (QueryError, UnknownTypeError):
+            raise
+        except Exception as ex:
+            raise QueryError.of(ex) from ex
+
+    def _stream(self, sql: str) -> Iterator[bytes]:
+        lines = _STREAMED[self._query.format]
+        empty = True
+        stream = self._connection.send_query(sql, self._query.format, params=self._query.parameters)
+        try:
+            for chunk in stream:
+                piece = chunk.bytes()
+                if not piece:
+                    continue
+                empty = False
+                yield self._joined(piece, lines)
+        finally:
+            stream.close()
+        if empty and self._query.format == "Native":
+            yield reframe(self._describe(), self._query.revision)
+        elif empty and lines:
+            # Nothing came: ask again, whole, for the names alone.
+            yield self._connection.query(sql, self._query.format, params=self._query.parameters).bytes()
+
+    def _joined(self, piece: bytes, lines: int) -> bytes:
+        if self._query.format == "Native":
+            try:
+                return reframe(piece, self._query.revision)
+            except UnknownTypeError as ex:
+                raise QueryError(44, str(ex)) from ex
+        if not lines:
+            return piece
+        if self._header is None:
+            end = 0
+            for _ in range(lines):
+                end = piece.index(b"\n", end) + 1
+            self._header = piece[:end]
+            return piece
+        return piece.removeprefix(self._header)
+
+    def _describe(self) -> bytes:
+        """Name the columns of a result without rows, as a server's first block does."""
+        sql = re.sub(
+            r"\s+(FORMAT|SETTINGS)\s(?!.*\)).*$", "", self._query.sql.rstrip().rstrip(";"), flags=re.I | re.S
+        )
+        with contextlib.suppress(Exception):
+            described = self._connection.query(
+                f"DESCRIBE ({sql}\n)", "JSONCompact", params=self._query.parameters
+            )
+            return empty_block([(row[0], row[1]) for row in json.loads(described.bytes())["data"]])
+        return b""
+
+    def next_piece(self) -> bytes | None:
+        """Wait for the next part of the answer.
+
+        :returns: The part, or None at the end.
+        :raises QueryError: If the query failed.
+        """
+        piece = next(self._pieces, None)
+        if piece is None:
+            self.close()
+        return piece
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._pieces.close()  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+
+def _at_most(value: str, bound: int, name: str) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        raise QueryError(27, f"Setting {name} must be a number, not {value!r}") from None
+    # ClickHouse reads 0 as no limit.
+    return value if 0 < number <= bound else str(bound)
+
+
+def _identifier(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def _compressor(name: str) -> _Compressor:
+    """Make a compressor for a Content-Encoding, at its fastest level: most clients are on this machine."""
+    if name in ("lz4", "zstd"):
+        return _ArrowCompressor(name)
+    return zlib.compressobj(1, zlib.DEFLATED, 31 if name == "gzip" else 15)
+
+
+class _Packed(io.BytesIO):
+    """Outlives the stream that writes to it: closing the stream writes the end of the frame."""
+
+    def close(self) -> None:
+        """Stay open."""
+
+
+class _ArrowCompressor:
+    """Arrow's codecs: Python 3.11 has neither lz4 nor zstd."""
+
+    def __init__(self, name: str) -> None:
+        import pyarrow as pa
+
+        self._packed = _Packed()
+        self._stream = pa.CompressedOutputStream(pa.PythonFile(self._packed, mode="w"), name)
+
+    def compress(self, data: bytes) -> bytes:
+        self._stream.write(data)
+        self._stream.flush()
+        return self._take()
+
+    def flush(self) -> bytes:
+        self._stream.close()
+        return self._take()
+
+    def _take(self) -> bytes:
+        packed = self._packed.getvalue()
+        self._packed.seek(0)
+        self._packed.truncate()
+        return packed
+
+
+def _accepted(header: str) -> str | None:
+    """Choose the cheapest encoding that a client accepts."""
+    offered = {
+        part.split(";")[0].strip()
+        for part in header.split(",")
+        if not re.search(r"q=0(\.0*)?$", part.strip())
+    }
+    return next((name for name in ("lz4", "zstd", "gzip", "deflate") if name in offered), None)
+
+
+def _decompress(body: bytes, encoding: str) -> bytes:
+    if encoding == "lz4":
+        import pyarrow as pa
+
+        with pa.CompressedInputStream(io.BytesIO(body), "lz4") as stream:
+            return bytes(stream.read(_QUERY_BYTES))
+    return body
+
+
+class EmbeddedServer:
+    """An HTTP server, in a thread of its own, for the store this process has open.
+
+    :arg store: An open embedded store; it must stay open until the server is stopped.
+    :arg host: Address to listen on. Other than a loopback address needs a password.
+    :arg port: Port to listen on; 0 takes a free one, then shown by `port`.
+    :arg password: Asked of every client where given.
+    """
+
+    def __init__(
+        self, store: Store, *, host: str = "127.0.0.1", port: int = 8123, password: str = ""
+    ) -> None:
+        if store.dsn.path is None:
+            msg = f"{store.dsn} is a server itself: only an embedded store can be served"
+            raise StoreError(msg)
+        if not _is_loopback(host) and not password:
+            msg = (
+                f"listening on {host}, which others can reach, needs a password: set PAIRFLOW_SERVER_PASSWORD"
+            )
+            raise StoreError(msg)
+        self.host = host
+        self.port = port
+        self._path = store.dsn.path
+        self._database = store.dsn.database
+        self._password = password
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
+        self._running: dict[str, _Query] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._stop = asyncio.Event()
+        with contextlib.closing(self._connect()) as connection:
+            self._gate = _Gate(connection, self._database)
+            self._version = _text(connection, "SELECT version()", {}).strip()
+            self._timezone = _text(connection, "SELECT timezone()", {}).strip()
+
+    def start(self) -> None:
+        """Listen.
+
+        :raises StoreError: If the port is taken, in one line; nothing is running then.
+        """
+        ready: threading.Event = threading.Event()
+        failed: list[OSError] = []
+
+        def run() -> None:
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_until_complete(self._serve(ready, failed))
+            self._loop.close()
+
+        self._thread = threading.Thread(target=run, name="clickhouse-http", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if failed:
+            self._thread.join()
+            self._thread = None
+            msg = (
+                f"cannot serve the store on {self.host}:{self.port} ({failed[0].strerror or failed[0]}): "
+                "another program may be using the port; name another, or go on without it"
+            )
+            raise StoreError(msg)
+        log.info("store served", url=f"http://{self.host}:{self.port}")
+
+    def stop(self) -> None:
+        """Stop listening, end running queries and release the connections. Calling it again does nothing."""
+        if self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._thread = None
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _serve(self, ready: threading.Event, failed: list[OSError]) -> None:
+        app = web.Application(client_max_size=_QUERY_BYTES)
+        app.router.add_get("/ping", self._ok)
+        app.router.add_get("/replicas_status", self._ok)
+        app.router.add_route("*", "/", self._handle)
+        app.router.add_route("*", "/query", self._handle)
+        # A client that goes away cancels the handler, which ends its query.
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except OSError as ex:
+            failed.append(ex)
+            await runner.cleanup()
+            return
+        finally:
+            if not failed and runner.addresses:
+                self.port = runner.addresses[0][1]
+            ready.set()
+        await self._stop.wait()
+        await asyncio.gather(*(self._in_thread(self._kill, query_id) for query_id in list(self._running)))
+        await runner.cleanup()
+
+    async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+        return await self._loop.run_in_executor(self._threads, call, *args)
+
+    async def _ok(self, request: web.Request) -> web.Response:
+        return web.Response(text="Ok.\n")
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        query_id = ""
+        try:
+            self._authorize(request)
+            if request.method not in ("GET", "POST"):
+                _fail(501, f"Method {request.method} is not allowed: use GET or POST")
+            query = await self._read(request)
+            if not query.sql.strip():
+                return web.Response(text="Ok.\n")
+            query_id = query.id
+            return await self._answer(request, query)
+        except QueryError as ex:
+            headers = {"X-ClickHouse-Exception-Code": str(ex.code), "X-ClickHouse-Query-Id": query_id}
+            return web.Response(
+                status=_STATUS.get(ex.code, 500),
+                text=ex.body(self._version),
+                headers={**headers, "X-ClickHouse-Server-Display-Name": "pairflow"},
+            )
+
+    def _authorize(self, request: web.Request) -> None:
+        """Check the password, and that no web page is behind the request.
+
+        A page that a browser has open may send requests to this machine, and read the answers once its own
+        name resolves here. Such requests carry the page's Origin, or its name as Host.
+        """
+        if self._password:
+            given = request.headers.get("X-ClickHouse-Key") or request.query.get("password") or ""
+            header = request.headers.get("Authorization", "")
+            if header.startswith("Basic "):
+                with contextlib.suppress(ValueError):
+                    given = base64.b64decode(header[6:]).decode().partition(":")[2]
+            if not hmac.compare_digest(given.encode(), self._password.encode()):
+                _fail(_WRONG_PASSWORD, "default: Authentication failed: password is incorrect")
+            return
+        names = [request.headers.get("Host", "")]
+        if "Origin" in request.headers:
+            names.append(urlsplit(request.headers["Origin"]).netloc)
+        for name in names:
+            if name and not _is_loopback(urlsplit(f"//{name}").hostname or ""):
+                _refuse(f"A request for or from {name} is not answered without a password")
+
+    async def _read(self, request: web.Request) -> _Query:
+        """Read a query from its URL, its body or its form."""
+        given = dict(request.query)
+        body = ""
+        if request.method == "POST":
+            if request.content_type == "multipart/form-data":
+                given.update(await _form(request))
+            else:
+                body = await self._body(request, given)
+        sql = "\n".join(part for part in (given.get("query", ""), body) if part)
+        database = given.get("database") or request.headers.get("X-ClickHouse-Database") or self._database
+        if given.get("compress", "0") not in ("0", "false"):
+            msg = "compress=1 (ClickHouse's own framing) is not offered: use Accept-Encoding, or compress=0"
+            _fail(48, msg)
+        query = _Query(sql, database)
+        query.format = (
+            given.get("default_format") or request.headers.get("X-ClickHouse-Format") or query.format
+        )
+        with contextlib.suppress(ValueError):
+            query.revision = int(given.get("client_protocol_version", "0"))
+        if re.fullmatch(r"[\w.:-]{1,100}", given.get("query_id", "")):
+            query.id = given["query_id"]
+        for name, value in given.items():
+            if name.startswith("param_"):
+                query.parameters[name.removeprefix("param_")] = value
+            elif name not in _TRANSPORT:
+                query.settings[name] = value
+        return query
+
+    async def _body(self, request: web.Request, given: Mapping[str, str]) -> str:
+        if given.get("decompress", "0") not in ("0", "false"):
+            _fail(48, "decompress=1 is not offered: use Content-Encoding, or send the query plain")
+        try:
+            data = await request.read()
+            return _decompress(data, request.headers.get("Content-Encoding", "")).decode()
+        except web.HTTPRequestEntityTooLarge:
+            raise QueryError(223, f"The query is longer than {_QUERY_BYTES} bytes") from None
+        except (UnicodeDecodeError, RuntimeError, web.HTTPException) as ex:
+            raise QueryError(_SYNTAX, f"The body cannot be read as a query: {ex}") from None
+
+    async def _answer(self, request: web.Request, query: _Query) -> web.StreamResponse:
+        if len(self._running) >= _WAITING:
+            _fail(_BUSY, f"Too many simultaneous queries: {_WAITING}. Try again")
+        if query.id in self._running:
+            query.id = str(uuid.uuid4())
+        self._running[query.id] = query
+        cursor: _Cursor | None = None
+        try:
+            cursor = await self._in_thread(self._open, query)
+            pieces, size = [], 0
+            while size < _WHOLE and (piece := await self._in_thread(cursor.next_piece)) is not None:
+                pieces.append(piece)
+                size += len(piece)
+            whole = size < _WHOLE
+            headers = self._headers(query)
+            encoding = None
+            if request.query.get("enable_http_compression", "1") not in ("0", "false"):
+                encoding = _accepted(request.headers.get("Accept-Encoding", ""))
+            if encoding and pieces:
+                headers["Content-Encoding"] = encoding
+            if whole:
+                data = b"".join(pieces)
+                if encoding and data:
+                    packer = _compressor(encoding)
+                    data = packer.compress(data) + packer.flush()
+                return web.Response(body=data, headers=headers)
+            return await self._stream(request, cursor, pieces, headers, encoding)
+        except asyncio.CancelledError:
+            # The client went away. The worker thread still waits for chDB: tell chDB.
+            self._threads.submit(self._kill, query.id)
+            raise
+        finally:
+            self._running.pop(query.id, None)
+            if cursor is not None:
+                self._threads.submit(cursor.close)
+
+    async def _stream(
+        self,
+        request: web.Request,
+        cursor: _Cursor,
+        pieces: list[bytes],
+        headers: dict[str, str],
+        encoding: str | None,
+    ) -> web.StreamResponse:
+        packer = _compressor(encoding) if encoding else None
+        tag = uuid.uuid4().hex[:16]
+        response = web.StreamResponse(headers={**headers, "X-ClickHouse-Exception-Tag": tag})
+        if request.version >= (1, 1):
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+        piece: bytes | None = b"".join(pieces)
+        try:
+            while piece is not None:
+                await response.write(await self._in_thread(packer.compress, piece) if packer else piece)
+                piece = await self._in_thread(cursor.next_piece)
+        except QueryError as ex:
+            # Part of the answer is on its way: the error goes behind it, between the marks a server puts
+            # there, and the connection is cut, so that no client takes the part for the whole.
+            text = ex.body(self._version)
+            mark = (
+                f"\r\n__exception__\r\n{tag}\r\n{text}\n{len(text) + 1} {tag}\r\n__exception__\r\n".encode()
+            )
+            with contextlib.suppress(ConnectionError):
+                await response.write(packer.compress(mark) + packer.flush() if packer else mark)
+            if request.transport is not None:
+                request.transport.close()
+            return response
+        if packer:
+            await response.write(packer.flush())
+        await response.write_eof()
+        return response
+
+    def _headers(self, query: _Query) -> dict[str, str]:
+        kind = _CONTENT_TYPES.get(query.format)
+        if kind is None:
+            family = re.match(
+                r"(JSONEachRow|JSONCompactEachRow|JSONStringsEachRow|ND|JSONL)|(JSON)|(CSV)|(TSV|Tab)",
+                query.format,
+            )
+            by_family = ("application/x-ndjson", "application/json", "text/csv", "text/tab-separated-values")
+            kind = by_family[(family.lastindex or 1) - 1] if family else "text/plain"
+            kind += "; charset=UTF-8"
+        summary = dict.fromkeys(
+            ("read_rows", "read_bytes", "written_rows", "written_bytes", "total_rows_to_read", "result_rows"),
+            "0",
+        )
+        return {
+            "Content-Type": kind,
+            "X-ClickHouse-Query-Id": query.id,
+            "X-ClickHouse-Format": query.format,
+            "X-ClickHouse-Timezone": self._timezone,
+            "X-ClickHouse-Server-Display-Name": "pairflow",
+            "X-ClickHouse-Summary": json.dumps(summary, separators=(",", ":")),
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    def _connect(self) -> _Connection:
+        import chdb
+
+        connection: _Connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+        return connection
+
+    def _open(self, query: _Query) -> _Cursor:
+        return _Cursor(self._connect(), self._gate, query, self._version)
+
+    def _kill(self, query_id: str) -> None:
+        """End a query whose client is gone."""
+        with contextlib.closing(self._connect()) as connection, contextlib.suppress(Exception):
+            connection.query(
+                "KILL QUERY WHERE endsWith(query, {mark:String}) ASYNC",
+                "Null",
+                params={"mark": f"/* {query_id} */"},
+            )
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """Read a form, as clients send it whose parameters are too long for a URL."""
+    fields: dict[str, str] = {}
+    size = 0
+    async for part in await request.multipart():
+        reader: BodyPartReader = part  # type: ignore[assignment]
+        if reader.filename is not None:
+            _refuse("A table sent along with the query is not allowed")
+        text = await reader.text()
+        size += len(text)
+        if size > _QUERY_BYTES:
+            _fail(223, f"The query is longer than {_QUERY_BYTES} bytes")
+        fields[reader.name or ""] = text
+    return fields
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
