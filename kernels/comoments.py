@@ -151,7 +151,8 @@ def _median(a: float, b: float, c: float) -> float:
 @inlined
 def _complete(y: float, x: float) -> bool:
     """Tell whether both are finite."""
-    return bool((y - y) + (x - x) == 0.0)
+    both = y + x
+    return bool(both - both == 0.0)
 
 
 @inlined
