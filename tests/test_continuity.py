@@ -71,21 +71,27 @@ def test_trades_of_no_symbol_are_left_out() -> None:
     assert ids_of(feed.push(np.concatenate([block_of([1], -1), block_of([1])]))) == [1]
 
 
-def test_what_may_wait_is_bounded_and_the_newest_go_first() -> None:
+def test_what_may_wait_is_bounded_and_what_finds_no_room_comes_again() -> None:
     feed = Continuity(2, [0, 0], limit=50)
     feed.push(block_of(list(range(2, 12)), 1))
     for first in range(2, 202, 20):
         feed.push(block_of(list(range(first, first + 20))))
         assert feed.held <= 50
-    assert feed.shed == {0}
-    assert feed.dropped == 200 + 10 - feed.held
+    assert (feed.held, feed.dropped, feed.shed) == (50, 160, {0})
     assert ids_of(feed.push(block_of([1], 1)), 1) == list(range(1, 12))
-    kept = ids_of(feed.push(block_of([1])))
-    assert kept == list(range(1, kept[-1] + 1))
-    # What was dropped is missing like anything else, and comes again like anything else.
+    assert ids_of(feed.push(block_of([1]))) == list(range(1, 42))
     feed.push(block_of([201]))
-    assert feed.missing(0) == [(kept[-1] + 1, 200)]
-    assert ids_of(feed.push(block_of(list(range(1, 201))))) == list(range(kept[-1] + 1, 202))
+    assert feed.missing(0) == [(42, 200)]
+    assert ids_of(feed.push(block_of(list(range(1, 201))))) == list(range(42, 202))
+    assert feed.held == 0
+
+
+def test_without_any_room_trades_still_go_on_in_order() -> None:
+    feed = Continuity(1, [0], limit=0)
+    assert ids_of(feed.push(block_of([2, 3]))) == []
+    assert (feed.blocked, feed.missing(0)) == ([], [])
+    assert ids_of(feed.push(block_of([3, 1, 2]))) == [1, 2, 3]
+    assert ids_of(feed.push(block_of([5, 4, 7]))) == [4, 5]
 
 
 def test_a_symbol_that_starts_again_is_taken_from_its_next_trade() -> None:
@@ -117,7 +123,7 @@ def mixed(trades: list[tuple[int, int]]) -> Block:
 
 
 @settings(max_examples=300, deadline=None)
-@given(histories(), st.sampled_from([1, 7, 10_000]))
+@given(histories(), st.sampled_from([0, 1, 7, 10_000]))
 def test_each_id_once_in_order_or_in_a_gap_row(
     history: tuple[list[int], list[list[tuple[int, int]]], set[tuple[int, int]]], limit: int
 ) -> None:

@@ -138,19 +138,6 @@ class _Waiting:
         self.firsts.pop(0)
         return self.runs.pop(0).pieces
 
-    def drop_newest(self, count: int) -> int:
-        """Drop at least ``count`` trades from the top, or all there are; return how many went."""
-        dropped = 0
-        while self.runs and dropped < count:
-            run = self.runs[-1]
-            piece = run.pieces.pop()
-            dropped += len(piece)
-            run.last -= len(piece)
-            if not run.pieces:
-                self.runs.pop()
-                self.firsts.pop()
-        return dropped
-
 
 class Continuity:
     """Merge trades of many symbols from any number of connections and back-fills into one ordered stream.
@@ -158,8 +145,8 @@ class Continuity:
     :arg symbols: How many symbols; a trade's ``symbol`` indexes them.
     :arg last: Last id handed out per symbol, ``NONE`` where there is none: the first trade that comes is
         then taken as the start.
-    :arg limit: How many trades may wait for lower ids, over all symbols. Beyond it the newest of the symbol
-        that holds the most are dropped, and are missing like any other.
+    :arg limit: How many trades may wait for lower ids, over all symbols. Those that come when that many wait
+        are dropped, and will be missing like any other: one more gap, once the present one is healed.
     """
 
     def __init__(self, symbols: int, last: Iterable[int] | None = None, limit: int = 1_000_000) -> None:
@@ -213,7 +200,7 @@ class Continuity:
             return trades[ready[:n_ready]]
         out = [trades[ready[:n_ready]]]
         waiting = trades[held[:n_held]]
-        added = 0
+        added, dropped = 0, self.dropped
         order = np.lexsort((waiting["id"], waiting["symbol"]))
         waiting = waiting[order]
         is_new = np.ones(n_held, np.bool_)
@@ -222,13 +209,28 @@ class Continuity:
         cuts = np.flatnonzero(np.diff(waiting["symbol"])) + 1
         for part in np.split(waiting, cuts):
             symbol = int(part["symbol"][0])
-            added += self._waiting.setdefault(symbol, _Waiting()).add(part)
-            out += self._release(symbol)
-        self.held += added
-        self.duplicates += n - n_ready - added
-        if self.held > self.limit:
-            self._shed()
+            part = self._within_limit(symbol, part)
+            if len(part):
+                new = self._waiting.setdefault(symbol, _Waiting()).add(part)
+                added += new
+                self.held += new
+                out += self._release(symbol)
+        self.duplicates += n - n_ready - added - (self.dropped - dropped)
         return np.concatenate(out)
+
+    def _within_limit(self, symbol: int, part: Block) -> Block:
+        """Leave out what there is no room for, but nothing that can go on at once."""
+        if self.held + len(part) <= self.limit:
+            return part
+        ids = part["id"]
+        ready = int(np.searchsorted(ids - np.arange(len(ids)), self.last[symbol] + 1, side="right"))
+        ready = ready if ids[0] == self.last[symbol] + 1 else 0
+        room = max(ready, self.limit - self.held)
+        self.dropped += len(part) - room
+        self.shed.add(symbol)
+        if room == 0 and symbol not in self._waiting:
+            self._blocked[symbol] = False
+        return part[:room]
 
     def _release(self, symbol: int) -> list[Block]:
         waiting = self._waiting[symbol]
@@ -242,20 +244,6 @@ class Continuity:
             del self._waiting[symbol]
             self._blocked[symbol] = False
         return pieces
-
-    def _shed(self) -> None:
-        # A tenth at a time: finding the largest holder is linear in the symbols that wait.
-        while self.held > self.limit:
-            symbol = max(
-                self._waiting, key=lambda s: sum(run.last - run.first + 1 for run in self._waiting[s].runs)
-            )
-            gone = self._waiting[symbol].drop_newest(max(self.limit // 10, 1))
-            self.held -= gone
-            self.dropped += gone
-            self.shed.add(symbol)
-            if not self._waiting[symbol].runs:
-                del self._waiting[symbol]
-                self._blocked[symbol] = False
 
     def restart(self, symbol: int) -> None:
         """Forget a symbol: the next trade that comes is its start."""

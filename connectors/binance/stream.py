@@ -47,7 +47,6 @@ from connectors.binance.feed import (
     default_endpoints,
     now_us,
 )
-from connectors.binance.rest import PAGE
 from kernels.decode import TradeDecoder
 from kernels.records import SECOND, TRADE, Block, Trades
 
@@ -116,7 +115,7 @@ class _Pursuit:
     """When the next request may be made, monotonic s."""
     empty_answers: int = 0
     paging: bool = False
-    """Whether the last page was full and nothing tells how many follow."""
+    """Whether trades came and nothing tells how many follow."""
     probing: bool = False
     """Whether this only looks if a silent stream is silent rightly."""
     progress: float = field(default_factory=time.monotonic)
@@ -336,9 +335,10 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
     def _pursue(self) -> None:
         """Declare gaps where ids are missing, ask for what is missing, close the gaps that are healed."""
         now = time.monotonic()
-        for symbol in self._continuity.shed:
+        for symbol in self._continuity.shed.difference(self._continuity.blocked):
             self._doubt(symbol, "overflow")
-        self._continuity.shed.clear()
+            self._ask(symbol)
+            self._continuity.shed.discard(symbol)
         for group in [group for group, due in self._verify_at.items() if due <= now]:
             del self._verify_at[group]
             for symbol in self._feed.groups[group]:
@@ -370,10 +370,13 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
                 self._give_up(symbol, *missing[0], out)
         elif len(page.trades) and page.trades["id"][-1] > last:
             block = page.trades[page.trades["id"] > last]
-            if not pursuit.probing or self._is_stale(symbol, block):
+            # Trades that nothing says were missed come by themselves, unless the stream has gone stale.
+            missed = missing or self._unverified[symbol]
+            if missed or (pursuit.probing and self._is_stale(symbol, block)):
                 pursuit.empty_answers = 0
                 pursuit.progress = time.monotonic()
-                pursuit.paging = len(page.trades) == PAGE and not missing
+                # Go on until nothing more comes, or a live trade tells what is missing.
+                pursuit.paging = bool(self._unverified[symbol])
                 self._take_restored(symbol, block, missing, out)
         elif missing and page.first == missing[0][0]:
             # Live trades prove that these ids were given out, and REST may lag a little behind them.
@@ -395,7 +398,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         offset = self._offset.value
         if offset is None or int(block["time"][0]) > now_us() + offset - _FRESH:
             return False
-        self._causes[symbol] = "stale"
+        self._doubt(symbol, "stale")
         self._feed.replace(int(self._group_of[symbol]))
         return True
 
@@ -405,10 +408,15 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         """Take trades that REST returned, all of them newer than what was handed out."""
         begin, end = int(block["id"][0]), int(block["id"][-1])
         expected = int(self._continuity.last[symbol]) + 1
-        until = min(end, missing[0][1]) if missing else end
-        self._book.open(symbol, expected, until, now_us(), self._causes[symbol])
+        # Without a hole that live trades prove, all that REST has more is what was missed.
+        holes = missing or [(expected, end)]
+        for first, last in holes:
+            if first <= end:
+                self._book.open(symbol, first, last, now_us(), self._causes[symbol])
         if begin > expected:
-            self._give_up(symbol, expected, min(begin - 1, until), out)
+            self._give_up(symbol, expected, min(begin - 1, holes[0][1]), out)
+        # What is newer than the last hole comes by itself.
+        block = block[block["id"] <= holes[-1][1]]
         self._book.restored(symbol, begin, end)
         duplicates = self._continuity.duplicates
         out.append(self._continuity.push(block))
