@@ -8,7 +8,8 @@ on `trade` or `aggTrade` streams, in milliseconds or microseconds.
 
 One compiled pass over the joined frames reads those that follow the known layouts to the byte, whole numbers
 of up to 16 digits, and decimals that one exact division yields correctly rounded. All others, and only they,
-go through a general JSON parser (`DecodeCounts.slow`), with the same result.
+go through a general JSON parser (`DecodeCounts.slow`), with the same result. Frames that begin as some other
+event does, such as a book ticker, are not read any further. Figures: benchmarks/bench_decode.py.
 """
 
 import re
@@ -523,17 +524,17 @@ class DecodeCounts:
     frames: int = 0
     trades: int = 0
     other: int = 0
-    """Valid, but no trade: book tickers, depth, klines, answers to requests."""
+    """No trade: book tickers, depth, klines, answers to requests, any other JSON."""
     slow: int = 0
     """Frames, of whatever outcome, that differ from the usual layouts and were parsed as general JSON."""
     malformed: int = 0
-    """Neither a trade nor anything else that is valid."""
+    """Not JSON, or a trade that lacks a field or has one of the wrong type; each kind is logged once."""
     unknown_symbol: int = 0
     """Trades of a symbol that is not in the table."""
 
 
 class TradeDecoder:
-    """Turn raw frames into TRADE blocks.
+    """Turn raw frames into TRADE blocks. One thread at a time may use it; decoding holds no GIL.
 
     :arg symbols: The run's symbol table, upper case as in the frames; the index becomes ``TRADE["symbol"]``.
     :raises ValueError: A symbol stands twice in the table.

@@ -1,9 +1,12 @@
 """Decoded trades against a plain reading of the same frames by a general JSON parser and Python's float."""
 
+import ctypes
 import gzip
 import math
+import mmap
 import random
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -413,7 +416,7 @@ COUNTS = {
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"no recordings at {RECORDED}")
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_recorded_hour_is_decoded_as_by_a_general_parser(name: str) -> None:
+def test_a_recording_is_decoded_as_by_a_general_parser(name: str) -> None:
     content = gzip.decompress((RECORDED / f"{name}.gz").read_bytes())
     frames = [line.split(b" ", 1)[1] for line in content.splitlines()]
     expected = np.array([row for frame in frames if isinstance(row := reference(frame), tuple)], TRADE)
@@ -469,6 +472,25 @@ def test_frames_may_hold_line_feeds() -> None:
 def test_a_frame_that_does_not_lie_in_the_buffer_is_refused(start: int, end: int) -> None:
     with pytest.raises(ValueError, match=rf"frame 1 .*{start}.*{end}.*10"):
         TradeDecoder(SYMBOLS).decode_buffer(bytes(10), np.array([0, start]), np.array([5, end]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guards memory by Linux's mprotect")
+def test_nothing_outside_the_buffer_is_read() -> None:
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 3 * page)
+    inner = np.frombuffer(memory, np.uint8)[page : 2 * page]
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for neighbour in (inner.ctypes.data - page, inner.ctypes.data + page):
+        assert protect(ctypes.c_void_p(neighbour), ctypes.c_size_t(page), 0) == 0  # whoever touches it dies
+    decoder = TradeDecoder(SYMBOLS)
+    for frame in EXAMPLES:
+        for cut in range(len(frame)):
+            for piece in (frame[cut:], frame[: len(frame) - cut]):
+                size = len(piece)
+                inner[:size] = inner[page - size :] = np.frombuffer(piece, np.uint8)
+                for start in (0, page - size):
+                    trades = decoder.decode_buffer(inner, np.array([start]), np.array([start + size]))
+                    assert len(trades) == isinstance(reference(piece), tuple)
 
 
 def test_offsets_that_do_not_match_are_refused() -> None:
