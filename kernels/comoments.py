@@ -91,9 +91,33 @@ _LOST = 1e-4
 # the legs lie on a line.
 _LINE = 2e-31
 
+Sums = tuple[float, float, float, float, float, float, float, float, float]
+"""Means of x and e, Sxx and its inverse, beta - slope and the residual sum; z means of x and e, z squares."""
+
 _WRONG_DEPTH = "windows must be at least 2, the z window 1, and the rings as deep as depth_needed says"
 
+SYMBOL = np.dtype(
+    [
+        (
+            "first",
+            np.int64,
+        ),  # number of the matrix's first observation; -1: none yet; the same in all symbols
+        ("last", np.int64),  # number of the newest observation in the sums, likewise
+        ("retry", np.int64),  # number of the observation from which lost digits are looked for
+        ("count", np.int64),  # finite observations in the window
+        ("anchor", np.float64),
+        ("sum_x", np.float64),  # over the window, x from its anchor
+        ("sum_xx", np.float64),
+        ("peak_xx", np.float64),
+    ]
+)
+"""What a symbol carries from one observation to the next in the matrix form."""
+
+# Pairs whose residual is less than this part of Y's variance are measured with residual sums, not products.
+_LINEAR = 1e-7
+
 _STATE_TYPE = from_dtype(STATE)
+_SYMBOLS = types.Array(from_dtype(SYMBOL), 1, "C")
 _MATRIX = types.Array(types.float64, 2, "C")
 _VECTOR = types.Array(types.float64, 1, "C")
 _STEPS = types.Array(types.int64, 1, "C")
@@ -389,10 +413,43 @@ def _z_lost(st: Any, change: float, squares: float) -> bool:
 
 
 @inlined
-def _advance(
-    values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any
-) -> tuple[float, float, float, float, float, float, float, float, float]:
-    """Let observation `step` in and those that leave out, see to it that no digits are lost, and sum up."""
+def _settle(values: Any, iy: int, ix: int, step: int, window: int, z_window: int, st: Any) -> Sums:
+    """See to it that no digits are lost, and sum up."""
+    if step == st.due:
+        _anchor(values, iy, ix, step, window, st)
+        _anchor_z(values, iy, ix, step, z_window, st.slope, st)
+        st.due = step + window
+        st.retry = st.z_retry = st.return_retry = step
+    if st.count < 3:
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
+    if step >= st.retry and _lost(st, sxx, residual):
+        _anchor(values, iy, ix, step, window, st)
+        mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
+        if _lost(st, sxx, residual):
+            # Even fresh sums look like this: looking again at each observation would cost a window each.
+            st.retry = step + 1 + window // 8
+    beta = st.slope + change
+    if st.sum_ee <= _LINE * st.slope * st.slope * st.sum_xx:
+        residual = 0.0
+    residual = max(residual, 0.0)
+
+    z_mean_x = z_mean_e = squares = 0.0
+    if st.z_count > 0 and step - st.first + 1 >= z_window:
+        z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
+        if step >= st.z_retry and _z_lost(st, change, squares):
+            _anchor_z(values, iy, ix, step, z_window, beta, st)
+            z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
+            if _z_lost(st, change, squares):
+                st.z_retry = step + 1 + z_window // 8
+        if not squares > _LINE * beta * beta * st.z_xx:
+            squares = 0.0
+    return mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares
+
+
+@inlined
+def _advance(values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any) -> Sums:
+    """Let observation `step` in and those that leave out, and sum up."""
     depth = values.shape[1]
     # The state stays in memory; the sums of one observation are added in one go, so that each goes through
     # memory once.
@@ -497,36 +554,7 @@ def _advance(
     st.z_xe = zxe
     st.z_ee = zee
 
-    if step == st.due:
-        _anchor(values, iy, ix, step, window, st)
-        _anchor_z(values, iy, ix, step, z_window, st.slope, st)
-        st.due = step + window
-        st.retry = st.z_retry = st.return_retry = step
-    if st.count < 3:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
-    if step >= st.retry and _lost(st, sxx, residual):
-        _anchor(values, iy, ix, step, window, st)
-        mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
-        if _lost(st, sxx, residual):
-            # Even fresh sums look like this: looking again at each observation would cost a window each.
-            st.retry = step + 1 + window // 8
-    beta = st.slope + change
-    if st.sum_ee <= _LINE * st.slope * st.slope * st.sum_xx:
-        residual = 0.0
-    residual = max(residual, 0.0)
-
-    z_mean_x = z_mean_e = squares = 0.0
-    if st.z_count > 0 and step - st.first + 1 >= z_window:
-        z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
-        if step >= st.z_retry and _z_lost(st, change, squares):
-            _anchor_z(values, iy, ix, step, z_window, beta, st)
-            z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
-            if _z_lost(st, change, squares):
-                st.z_retry = step + 1 + z_window // 8
-        if not squares > _LINE * beta * beta * st.z_xx:
-            squares = 0.0
-    return mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares
+    return _settle(values, iy, ix, step, window, z_window, st)
 
 
 @inlined
@@ -616,7 +644,7 @@ def _measure(
     step: int,
     z_window: int,
     st: Any,
-    sums: tuple[float, float, float, float, float, float, float, float, float],
+    sums: Sums,
 ) -> tuple[float, float, float, float, float, float, float, float, float, float]:
     """Return what METRIC says of hedge ratio, spread and correlation, in the order of its fields."""
     mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares = sums
@@ -854,3 +882,259 @@ def roll_pair(
         spread[s] = measured[5]
         z_score[s] = measured[8]
         correlation[s] = measured[9]
+
+
+def new_matrix(symbols: int) -> tuple[Block, NDArray[np.float64]]:
+    """Return the state of `update_all_pairs` for symbols that have shown nothing.
+
+    :arg symbols: How many, N.
+    :returns: SYMBOL[N], and sums of products float64[N, N].
+    """
+    state = np.zeros(symbols, SYMBOL)
+    state["first"] = state["last"] = -1
+    return state, np.zeros((symbols, symbols))
+
+
+@njit(nogil=True, error_model="numpy")
+def _anchor_symbol(
+    values: Any, i: int, step: int, window: int, symbols: Any, products: Any, own: Any
+) -> None:
+    """Take the anchor of a symbol, its sums and its products with all others anew from the window."""
+    depth = values.shape[1]
+    st = symbols[i]
+    begin = max(st.first, step - window + 1)
+    a, b, c = _three(values, i, i, begin, step)
+    st.anchor = _median(values[i, a], values[i, b], values[i, c]) if a >= 0 else 0.0
+    st.count = 0
+    st.sum_x = st.sum_xx = 0.0
+    for s in range(begin, step + 1):
+        d = values[i, s % depth] - st.anchor
+        if d - d != 0.0:
+            d = 0.0
+        else:
+            st.count += 1
+        own[s - begin] = d
+        st.sum_x += d
+        st.sum_xx += d * d
+    st.peak_xx = st.sum_xx
+    start = begin % depth
+    length = step + 1 - begin
+    turn = min(length, depth - start)
+    for j in range(values.shape[0]):
+        # Four sums side by side: one alone would wait for each addition.
+        anchor = symbols[j].anchor
+        p0 = p1 = p2 = p3 = 0.0
+        for k in range(0, length, 4):
+            if k + 4 <= turn or (k >= turn and k + 4 <= length):
+                at = start + k if k < turn else k - turn
+                d0 = values[j, at] - anchor
+                d1 = values[j, at + 1] - anchor
+                d2 = values[j, at + 2] - anchor
+                d3 = values[j, at + 3] - anchor
+                p0 += own[k] * (d0 if d0 - d0 == 0.0 else 0.0)
+                p1 += own[k + 1] * (d1 if d1 - d1 == 0.0 else 0.0)
+                p2 += own[k + 2] * (d2 if d2 - d2 == 0.0 else 0.0)
+                p3 += own[k + 3] * (d3 if d3 - d3 == 0.0 else 0.0)
+            else:
+                for m in range(k, min(k + 4, length)):
+                    d0 = values[j, start + m if m < turn else m - turn] - anchor
+                    p0 += own[m] * (d0 if d0 - d0 == 0.0 else 0.0)
+        products[min(i, j), max(i, j)] = (p0 + p1) + (p2 + p3)
+
+
+@njit(nogil=True, error_model="numpy")
+def _roll_symbols(
+    values: Any, step: int, window: int, symbols: Any, products: Any, entering: Any, leaving: Any
+) -> None:
+    """Let the newest observation of all symbols into their sums and products, and the oldest out."""
+    n, depth = values.shape
+    c = step % depth
+    old = (step - window) % depth
+    full = step - window >= symbols[0].first
+    for i in range(n):
+        st = symbols[i]
+        st.last = step
+        x = values[i, old] - st.anchor
+        leaving[i] = 0.0
+        if full and x - x == 0.0:
+            leaving[i] = x
+            st.count -= 1
+            st.sum_x -= x
+            st.sum_xx -= x * x
+        x = values[i, c]
+        entering[i] = 0.0
+        if x - x == 0.0:
+            if st.count == 0:
+                st.anchor = x
+                st.sum_x = st.sum_xx = st.peak_xx = 0.0
+                leaving[i] = 0.0
+                for j in range(n):
+                    products[min(i, j), max(i, j)] = 0.0
+            entering[i] = x = x - st.anchor
+            st.count += 1
+            st.sum_x += x
+            st.sum_xx += x * x
+            st.peak_xx = max(st.peak_xx, st.sum_xx)
+    for i in range(n):
+        product = products[i]
+        a = entering[i]
+        b = -leaving[i]
+        for j in range(i + 1, n):
+            product[j] = fma(b, leaving[j], fma(a, entering[j], product[j]))
+
+
+@njit(nogil=True, error_model="numpy")
+def _measure_pair(
+    values: Any, iy: int, ix: int, step: int, window: int, z_window: int, first: int, st: Any
+) -> tuple[float, float, float, float]:
+    """Measure one pair from the ring alone, with all care."""
+    st.first = first
+    st.due = -1
+    st.retry = st.z_retry = step
+    _anchor(values, iy, ix, step, window, st)
+    _anchor_z(values, iy, ix, step, z_window, st.slope, st)
+    sums = _settle(values, iy, ix, step, window, z_window, st)
+    measured = _measure(values, iy, ix, step % values.shape[1], step, z_window, st, sums)
+    return measured[0], measured[5], measured[8], measured[9]
+
+
+@kernel(types.void(_MATRIX, *(types.int64,) * 3, _SYMBOLS, _MATRIX, *(_VECTOR,) * 4))
+def update_all_pairs(
+    values: NDArray[np.float64],
+    step: int,
+    window: int,
+    z_window: int,
+    symbols: Block,
+    products: NDArray[np.float64],
+    hedge_ratio: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    z_score: NDArray[np.float64],
+    correlation: NDArray[np.float64],
+) -> None:
+    """Measure every pair of N symbols at their newest observation.
+
+    The same definitions as `update_pairs`, for screening: four plain columns instead of wide rows, which for
+    79,800 pairs would be 18 MB a bar to write and most of the time. Pair p is (Y, X) = (i, j), i < j, in the
+    order of ``np.triu_indices(N, 1)``.
+
+    Sums of products of all pairs about an anchor of each symbol are rolled, and those of a symbol are taken
+    anew, with its anchor, every `window` observations, symbols taking turns. The spread is taken over the z
+    window directly, at N * N * z_window / 2 fused operations. A pair with an incomplete leg, or whose legs
+    move as one, is measured from the ring alone instead, which takes about 100 times as long as the others.
+
+    :arg values: float64[N, depth], the ring of `update_pairs`, newest observation written; depth above both
+        windows.
+    :arg step: Number of the newest observation. One that does not follow the last takes all sums anew, and the
+        first begins at the oldest of the last `depth` columns where any symbol is finite.
+    :arg window: Rolling window, in observations, at least 2.
+    :arg z_window: Window of the z-score, in observations.
+    :arg symbols: SYMBOL[N] from `new_matrix`, changed in place.
+    :arg products: float64[N, N], likewise.
+    :arg hedge_ratio: float64[N * (N - 1) / 2], filled, as are the following.
+    :arg spread: As hedge_ratio.
+    :arg z_score: As hedge_ratio.
+    :arg correlation: As hedge_ratio.
+    :raises ValueError: The ring is not deeper than both windows, or a window is too short.
+    """
+    n, depth = values.shape
+    if window < 2 or z_window < 1 or depth <= max(window, z_window):
+        raise ValueError(_WRONG_DEPTH)
+    if n == 0:
+        return
+    scratch = np.zeros(1, STATE)
+    st = scratch[0]
+    one = np.empty(max(n, window))
+    two = np.empty(n)
+    first = symbols[0].first
+    if first < 0:
+        first = max(0, step - depth + 1)
+        while first < step and not np.isfinite(values[:, first % depth]).any():
+            first += 1
+        symbols["first"][:] = first
+        symbols["last"][:] = first - 1
+    if step == symbols[0].last + 1:
+        _roll_symbols(values, step, window, symbols, products, one, two)
+        for i in range(n):
+            symbol = symbols[i]
+            due = (step + int(i * 0.6180339887498949 % 1.0 * window)) % window == 0
+            lost = False
+            if symbol.count >= 2 and step >= symbol.retry:
+                sxx = symbol.sum_xx - symbol.sum_x * (symbol.sum_x / symbol.count)
+                lost = not sxx >= _LOST * symbol.peak_xx
+            if due or lost:
+                _anchor_symbol(values, i, step, window, symbols, products, one)
+                symbol.retry = step + 1 + (window // 8 if lost else 0)
+    else:
+        first = min(first, step)
+        symbols["first"][:] = first
+        symbols["last"][:] = step
+        for i in range(n):
+            _anchor_symbol(values, i, step, window, symbols, products, one)
+        for i in range(n):  # again, now that all others have their anchors
+            _anchor_symbol(values, i, step, window, symbols, products, one)
+
+    available = min(window, step - first + 1)
+    inside = step - first + 1 >= z_window
+    c = step % depth
+    back = np.empty((z_window, n))  # x before less x now: exact, and the newest spread is the origin
+    clean = np.zeros(n, np.bool_)
+    mean = np.empty(n)
+    inverse = np.empty(n)
+    root = np.empty(n)
+    now = np.empty(n)
+    for i in range(n):
+        symbol = symbols[i]
+        clean[i] = symbol.count == available
+        now[i] = values[i, c]
+        for k in range(z_window):
+            back[k, i] = values[i, (step - k) % depth] - now[i]
+            if inside and back[k, i] - back[k, i] != 0.0:
+                clean[i] = False
+        mean[i] = symbol.sum_x / available
+        sxx = symbol.sum_xx - symbol.sum_x * mean[i]
+        if sxx > 0.0 and available >= 3:
+            inverse[i] = 1.0 / sxx
+            root[i] = np.sqrt(inverse[i])
+        else:
+            inverse[i] = root[i] = np.nan
+    beta = np.empty(n)
+    total = np.empty(n)
+    squares = np.empty(n)
+    part = 1.0 / z_window
+    base = 0
+    for i in range(n):
+        base -= i + 1
+        product = products[i]
+        sum_y = symbols[i].sum_x
+        root_y = root[i]
+        y = now[i]
+        for j in range(i + 1, n):
+            sxy = product[j] - sum_y * mean[j]
+            beta[j] = sxy * inverse[j]
+            correlation[base + j] = sxy * (root_y * root[j])
+            hedge_ratio[base + j] = beta[j]
+            spread[base + j] = fma(-beta[j], now[j], y)
+            total[j] = squares[j] = 0.0
+        if inside:
+            for k in range(1, z_window):
+                before = back[k]
+                back_y = before[i]
+                for j in range(i + 1, n):
+                    e = fma(-beta[j], before[j], back_y)
+                    total[j] += e
+                    squares[j] = fma(e, e, squares[j])
+            for j in range(i + 1, n):
+                e = total[j] * part
+                z_score[base + j] = -e / np.sqrt(squares[j] * part - e * e)
+        else:
+            for j in range(i + 1, n):
+                z_score[base + j] = np.nan
+        for j in range(i + 1, n):
+            p = base + j
+            if symbols[i].count < 3 or symbols[j].count < 3:
+                hedge_ratio[p] = spread[p] = z_score[p] = correlation[p] = np.nan
+            elif not (clean[i] and clean[j]) or 1.0 - correlation[p] * correlation[p] <= _LINEAR:
+                hedge_ratio[p], spread[p], z_score[p], correlation[p] = _measure_pair(
+                    values, i, j, step, window, z_window, first, st
+                )
+        base += n
