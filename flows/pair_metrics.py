@@ -19,7 +19,7 @@ are the pair's next observation. Unit-root statistics and signals are for bars a
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +84,11 @@ class PairOptions:
         return np.array([self.symbols.index(name) for name in names], np.int32).reshape(-1, 2)
 
 
-def _matches(new: Sequence[Any], old: Sequence[Any]) -> tuple[list[int], list[int]]:
+def _matches(new: Sequence[Any], old: Sequence[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where the elements that both have stand in each."""
     places = {element: place for place, element in enumerate(old)}
     both = [(i, places[element]) for i, element in enumerate(new) if element in places]
-    return [i for i, _ in both], [j for _, j in both]
+    return tuple(np.array(both, np.intp).reshape(-1, 2).T)  # type: ignore[return-value]
 
 
 _UNIT_ROOT_FIELDS = ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio")
@@ -379,6 +379,7 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
         :arg timeframes: lengths in us; 0 is tick.
         """
         warm_up(update_pairs, rebuild_pairs, fill_stationarity, update_signals)
+        chosen: dict[str, Callable[..., Any]]
         chosen = {"rls": update_rls, "kalman": update_kalman, "tls": update_tls}
         warm_up(*(kernel for method, kernel in chosen.items() if method in options.methods))
         self._parts: dict[int, _Bars | _Ticks] = {

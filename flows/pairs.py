@@ -57,7 +57,7 @@ class SimulatorSource(BinanceSource):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: Any) -> Any:
-        exchange = subprocess.Popen(  # noqa: S603 - our own module
+        exchange = subprocess.Popen(
             [sys.executable, "-m", "connectors.simulator", *self._arguments],
             stdin=subprocess.PIPE,  # closes with this process, and the exchange with it
             stdout=subprocess.PIPE,
@@ -193,8 +193,12 @@ def _one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _guarded(connector: Any) -> Any:
-    """Let the errors that a connector has words for end the process with those words."""
+def _guarded(connector: Any, then: Callable[[], None] = lambda: None) -> Any:
+    """Let the errors that a connector has words for end the process with those words.
+
+    :arg connector: a source or sink.
+    :arg then: called when its partition is there.
+    """
     build_part = connector.build_part
 
     def build_guarded(*arguments: Any) -> Any:
@@ -202,6 +206,7 @@ def _guarded(connector: Any) -> Any:
         for name in ("next_batch", "write_batch", "snapshot", "close"):
             if hasattr(part, name):
                 setattr(part, name, _one_line(getattr(part, name)))
+        then()
         return part
 
     connector.build_part = _one_line(build_guarded)
@@ -249,15 +254,8 @@ def _start(settings: Settings) -> Dataflow:
         flush_interval=settings.flush_interval / SECOND,
         settings=settings.public(),
     )
-    build_part = sink.build_part
-
-    def build_sink(*arguments: Any) -> Any:
-        part = build_part(*arguments)
-        _begin(settings, _describe(source))
-        return part
-
-    sink.build_part = build_sink  # type: ignore[method-assign]
-    return build(settings, _guarded(source), _guarded(sink))
+    begin = partial(_begin, settings, _describe(source))
+    return build(settings, _guarded(source), _guarded(sink, begin))
 
 
 def _begin(settings: Settings, describe: Callable[[], str]) -> None:

@@ -151,9 +151,7 @@ class Settings(BaseSettings):
     timeframes: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_timeframes)] = Field(
         (0, SECOND, 60 * SECOND, 300 * SECOND),
         min_length=1,
-        description=(
-            "tick and lengths that divide a day, with commas between, each a multiple of the shortest, as tick,1s,1m,5m"
-        ),
+        description=("tick, or lengths that divide a day, each a multiple of the shortest, as tick,1s,1m,5m"),
     )
     windows: Annotated[
         tuple[Annotated[int, Field(ge=3, le=_LONGEST_WINDOW)], ...], NoDecode, BeforeValidator(_split)
@@ -173,7 +171,7 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="the variance of a step of the hedge ratio, as 1e-9; 0 for a memory as long as the window",
+        description="the variance of a hedge ratio's step, as 1e-9; 0 for a memory as long as the window",
     )
     kalman_r: float = Field(
         1e-6,

@@ -90,7 +90,8 @@ _INTS = types.Array(types.int64, 1, "C")
 _FLAGS = types.Array(types.boolean, 1, "C")
 _CLOSES = types.Array(types.float64, 2, "C")
 _I64, _I128 = ir.IntType(64), ir.IntType(128)
-_WORDS = types.UniTuple(types.uint64, 2)
+_tuple: Any = types.Tuple  # untyped in numba
+_WORDS = _tuple((types.uint64, types.uint64))
 
 
 def _join(builder: Any, low: Any, high: Any) -> Any:
@@ -104,28 +105,26 @@ def _split(context: Any, builder: Any, value: Any) -> Any:
     return context.make_tuple(builder, _WORDS, (low, high))
 
 
-@intrinsic
-def _add(typingctx: Any, a_low: Any, a_high: Any, b_low: Any, b_high: Any) -> Any:
-    """128-bit a + b."""
+def _sum(_context: Any, _a_low: Any, _a_high: Any, _b_low: Any, _b_high: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, words: Any) -> Any:
+        return _split(context, builder, builder.add(_join(builder, *words[:2]), _join(builder, *words[2:])))
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _split(context, builder, builder.add(_join(builder, *args[:2]), _join(builder, *args[2:])))
-
-    return _WORDS(types.uint64, types.uint64, types.uint64, types.uint64), codegen
+    return _WORDS(types.uint64, types.uint64, types.uint64, types.uint64), generate
 
 
-@intrinsic
-def _multiply(typingctx: Any, a_low: Any, a_high: Any, b_low: Any, b_high: Any) -> Any:
-    """128-bit a * b, modulo 2**128."""
+def _product(_context: Any, _a_low: Any, _a_high: Any, _b_low: Any, _b_high: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, words: Any) -> Any:
+        return _split(context, builder, builder.mul(_join(builder, *words[:2]), _join(builder, *words[2:])))
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _split(context, builder, builder.mul(_join(builder, *args[:2]), _join(builder, *args[2:])))
+    return _WORDS(types.uint64, types.uint64, types.uint64, types.uint64), generate
 
-    return _WORDS(types.uint64, types.uint64, types.uint64, types.uint64), codegen
+
+_add: Any = intrinsic(_sum)
+_multiply: Any = intrinsic(_product)
 
 
 @inlined
-def _units(value: float) -> tuple[int, int]:
+def _units(value: float) -> Any:
     """Return the 128-bit integer ``value * 1e8`` of a decimal number with at most 15 significant digits.
 
     The product with a power of ten is off by less than value * 2**-52, so rounding recovers the integer while
@@ -149,7 +148,7 @@ def _units(value: float) -> tuple[int, int]:
 
 
 @inlined
-def _ratio(words: NDArray[np.uint64], divisor: float) -> float:
+def _ratio(words: NDArray[np.uint64], divisor: float) -> Any:
     """Return the non-negative 128-bit integer over ``divisor`` (an exact float64), rounded once.
 
     One Newton step on the quotient: the remainder is formed exactly by Dekker's product (T. J. Dekker,
@@ -356,7 +355,7 @@ def _flush(
             continue
         else:
             if slot.changed and repeat[k]:
-                # The bar leaves the ring before its turn: a long back-fill. It ends where the next one begins.
+                # The bar leaves the ring before its turn: a long back-fill. The next one ends it.
                 stop = slot.index + 1
                 while stop < min(index, next_close[k]) and slots[k, s, stop % size].index != stop:
                     stop += 1
@@ -407,7 +406,7 @@ def _close_due(
     clock: Any, symbols: Block, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
     repeat: NDArray[np.bool_], last_close: NDArray[np.float64], lateness: int, out: Block, used: int,
 ) -> tuple[Block, int]:  # fmt: skip
-    """Emit what changed, then every bar whose end plus the lateness the watermark has passed, in time order."""
+    """Emit what changed, then every bar that ended more than the lateness before the watermark."""
     out, used = _emit_changed(clock, symbols, slots, next_close, timeframes, repeat, last_close, out, used)
     size = slots.shape[2]
     for k in range(len(timeframes)):
@@ -439,7 +438,7 @@ def _close_due(
 
 
 @kernel(
-    types.Tuple((_BARS, types.int64))(
+    _tuple((_BARS, types.int64))(
         _TRADES,
         types.int64,
         _CLOCKS,

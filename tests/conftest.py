@@ -57,10 +57,8 @@ def recorded(data: Path) -> Callable[[str], Block]:
 @pytest.fixture(scope="session")
 def klines(data: Path) -> dict[str, list[dict[str, str]]]:
     """The exchange's own 1m klines of USD-M futures, as printed."""
-    names = (
-        "open_time,open,high,low,close,volume,close_time,quote_volume,trades,taker_buy_volume,"
-        "taker_buy_quote_volume,ignore"
-    ).split(",")
+    names = ["open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "trades"]
+    names += ["taker_buy_volume", "taker_buy_quote_volume", "ignore"]
     found = {}
     for symbol in SYMBOLS:
         with (data / "klines" / f"{symbol}-1m-2024-08-08.usdm.csv").open() as stream:

@@ -5,8 +5,8 @@
     source = RecordingSource(["recordings/btcusdt_20240808.gz"], ["BTCUSDT"])
 
 A recording is a text file, plain or gzip, with one message a line: the local time of its arrival in
-nanoseconds, a space, and the message as it came. Several files, say one per symbol and day, are merged by that
-time; everything that is no trade of a wanted symbol is passed over.
+nanoseconds, a space, and the message as it came. Several files, say one per symbol and day, are merged by
+that time; everything that is no trade of a wanted symbol is passed over.
 """
 
 import gzip
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypedDict, cast
+from typing import TypedDict
 
 import numpy as np
 import structlog
@@ -112,7 +112,7 @@ class _Reader:
         try:
             with path.open("rb") as raw:
                 is_gzip = raw.read(2) == b"\x1f\x8b"
-            self._file = cast(BinaryIO, gzip.open(path, "rb") if is_gzip else path.open("rb"))
+            self._file = gzip.GzipFile(path, "rb") if is_gzip else path.open("rb")
             self._file.seek(offset)
         except OSError as error:
             msg = f"cannot read the recording {path}: {error.strerror or error}"
@@ -127,25 +127,15 @@ class _Reader:
         """Read the next chunk when all lines of this one are taken."""
         if self._next < len(self._times) or self._file.closed:
             return
-        chunk = self._rest
-        while True:
-            try:
-                more = self._file.read(_CHUNK)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                _LOG.warning(
-                    "the recording is damaged; replaying what is whole", file=str(self._path), why=str(error)
-                )
-                more = b""
-            if not more:
-                self._file.close()
-                chunk += b"" if chunk.endswith(b"\n") or not chunk else b"\n"
-                cut = len(chunk)
-                break
-            cut = more.rfind(b"\n") + 1
-            chunk += more
-            if cut:
-                cut += len(chunk) - len(more)
-                break
+        pieces, size = [self._rest], len(self._rest)
+        while not self._file.closed and (size < _CHUNK or b"\n" not in pieces[-1]):
+            more = self._read()
+            pieces.append(more)
+            size += len(more)
+        chunk = b"".join(pieces)
+        if self._file.closed and chunk and not chunk.endswith(b"\n"):
+            chunk += b"\n"
+        cut = chunk.rfind(b"\n") + 1
         self._rest = chunk[cut:]
         self._begin = self.offset
         self.chunk = chunk[:cut]
@@ -159,7 +149,7 @@ class _Reader:
             if not self._told:
                 self._told = True
                 _LOG.warning(
-                    "lines without a time are passed over; expected '<receive ns> <message>'; more are only counted",
+                    "passed over a line that is not '<receive ns> <message>'; more are only counted",
                     file=str(self._path),
                     line=self.chunk[self._starts[bad][0] : self._ends[bad][0]][:200],
                 )
@@ -172,6 +162,19 @@ class _Reader:
             self.offset = self._begin + cut
             self.fill()
 
+    def _read(self) -> bytes:
+        """Read a piece of the file; close it at its end, or where it is damaged."""
+        more = b""
+        try:
+            more = self._file.read1(_CHUNK)  # what can be had of a damaged file, read() would throw away
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            _LOG.warning(
+                "the recording is damaged; replaying what is whole", file=str(self._path), why=str(error)
+            )
+        if not more:
+            self._file.close()
+        return more
+
     @property
     def first(self) -> int:
         """Time of the next line, ns; after all others at the end of the file."""
@@ -183,7 +186,7 @@ class _Reader:
         return int(self._times[-1]) if self._next < len(self._times) else _STOPPED
 
     def take(self, until: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Take the lines that came up to a time: where they start and end in the chunk, and when they came."""
+        """Take the lines that came up to a time: their starts and ends in the chunk, and when they came."""
         stop = int(np.searchsorted(self._times, until, side="right"))
         taken = slice(self._next, stop)
         self._next = max(stop, self._next)
@@ -334,7 +337,7 @@ def find_recordings(paths: Sequence[str | Path]) -> Iterator[Path]:
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
             if not files:
-                msg = f"the recording {path} is an empty folder; expected files of '<receive ns> <message>' lines"
+                msg = f"the recording {path} is an empty folder; expected files of recorded messages"
                 raise RecordingError(msg)
             yield from files
         elif path.is_file():
