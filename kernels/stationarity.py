@@ -101,6 +101,11 @@ _CRITICAL = np.array(
     ]
 )
 
+# MacKinnon, Haug and Michelis (1999), Journal of Applied Econometrics 14(5), 563-577: at 10, 5 and 1 %, for
+# two and for one common trend, with a constant.
+_JOHANSEN_TRACE_CRITICAL = ((13.4294, 15.4943, 19.9349), (2.7055, 3.8415, 6.6349))
+_JOHANSEN_MAX_CRITICAL = ((12.2971, 14.2639, 18.52), (2.7055, 3.8415, 6.6349))
+
 
 # Reductions may be reordered into vector lanes, and a * b + c rounded once; NaN and infinity keep their
 # meaning.
@@ -114,7 +119,7 @@ def _helper(function: F) -> F:
 
 @_helper
 def _plain(number: int) -> int:
-    """Hide a literal from numba, which would compile another copy of what it is passed to: 3 s a regression."""
+    """Hide a literal from numba, which compiles another copy for each: 3 s for that of a regression."""
     return number + 0  # the sum is what hides it
 
 
@@ -162,12 +167,24 @@ def _take_trend(a: Floats, clock: Floats, trend: int) -> None:
 
 
 @_helper
+def _middle(a: float, b: float, c: float) -> int:
+    """Return which of three values is their median, 0 to 2."""
+    if min(a, c) <= b <= max(a, c):
+        return 1
+    return 0 if min(b, c) <= a <= max(b, c) else 2
+
+
+@_helper
 def _typical(a: Floats) -> int:
-    """Return the index of the median of first, middle and last value: one wild value can't be chosen."""
-    first, middle, last = a[0], a[len(a) // 2], a[len(a) - 1]
-    if min(first, last) <= middle <= max(first, last):
-        return len(a) // 2
-    return 0 if min(middle, last) <= first <= max(middle, last) else len(a) - 1
+    """Return the index of the median of first, middle and last value, so never that of a single wild one."""
+    last = len(a) - 1
+    return _middle(a[0], a[last // 2], a[last]) * last // 2
+
+
+@_helper
+def _rounding(a: Floats) -> float:
+    """Return a difference of values of a series that may be nothing but their rounding."""
+    return float(4.0 * _EPSILON * abs(a[_typical(a)]))
 
 
 @_helper
@@ -197,6 +214,8 @@ def _mackinnon_p(statistic: float, trend: int, variables: int) -> float:
 
 @_helper
 def _critical_value(level: int, trend: int, variables: int, observations: int) -> float:
+    if observations <= 0:
+        return np.nan
     c = _CRITICAL[trend, variables - 1, level]
     r = 1.0 / observations
     return float(((c[3] * r + c[2]) * r + c[1]) * r + c[0])
@@ -337,39 +356,40 @@ def _factor(
 
 
 @_helper
+def _make_orthonormal(rows: Floats, j: int) -> bool:
+    """Replace row j by what the rows before leave of it, at length 1; by 0, and False, if that is nothing."""
+    row = rows[j]
+    before = math.sqrt(_dot(row, row))
+    for _ in range(2):  # "twice is enough" (Kahan): the second pass takes out the rounding of the first
+        for i in range(j):
+            _subtract(row, _dot(rows[i], row), rows[i])
+    after = math.sqrt(_dot(row, row))
+    independent = after > len(row) * _EPSILON * before
+    for t in range(len(row)):
+        row[t] = row[t] / after if independent else 0.0
+    return independent
+
+
+@_helper
 def _orthogonalise(rows: Floats, at_level: int, steps: Floats) -> float:
-    """Do the same by Gram-Schmidt, each row twice ("twice is enough", Kahan), leaving out dependent rows."""
+    """Do as `_factor`, by modified Gram-Schmidt on the columns, leaving out dependent ones."""
     width = len(rows) - 1
-    tiny = rows.shape[1] * _EPSILON
     changes = rows[width]
     whole = math.sqrt(_dot(changes, changes))
     rank = 0
     projection = np.nan
     rest = whole * whole
     for j in range(width):
-        row = rows[j]
-        before = math.sqrt(_dot(row, row))
-        for _ in range(2):
-            for i in range(j):
-                _subtract(row, _dot(rows[i], row), rows[i])
-        after = math.sqrt(_dot(row, row))
-        if after > tiny * before:
-            for t in range(len(row)):
-                row[t] /= after
-            part = _dot(row, changes)
-            _subtract(changes, part, row)
+        if _make_orthonormal(rows, j):
+            part = _dot(rows[j], changes)
+            _subtract(changes, part, rows[j])
             rest = _dot(changes, changes)
             rank += 1
             if j == at_level:
                 projection = part
-        else:
-            for t in range(len(row)):
-                row[t] = 0.0
         steps[0, j] = rest
         steps[1, j] = rank
-    if not math.sqrt(rest) > tiny * whole:
-        return np.nan
-    return projection
+    return projection if math.sqrt(rest) > len(changes) * _EPSILON * whole else np.nan
 
 
 @_helper
@@ -407,7 +427,7 @@ def _adf_core(
     if not freedom > 0:
         return np.nan, -1, 0
     statistic = projection / math.sqrt(steps[0, last] / freedom)
-    if not math.isfinite(statistic):
+    if not math.isfinite(statistic) or steps[0, last] <= observations * _rounding(x) ** 2:
         return np.nan, -1, 0
     return statistic, lag, observations
 
@@ -415,6 +435,8 @@ def _adf_core(
 @_helper
 def _residuals(y: Floats, x: Floats, trend: int, out: Floats, columns: Floats) -> bool:
     """Write the residuals of Y on X and the trend terms; False where they are nothing but rounding."""
+    if len(y) < 4:
+        return False
     regressor = columns[0]
     partial = columns[1]  # the regressor less the trend terms
     clock = columns[2]
@@ -503,6 +525,43 @@ def _engle_granger_rows(
             p_value[i, j] = _mackinnon_p(t, trend, 2)
 
 
+@kernel("(float64[::1], float64[::1], int64)")
+def _johansen(y: Floats, x: Floats, lags: int) -> tuple[float, float]:
+    """Return the squared canonical correlations of levels and changes, beside constant and lagged changes."""
+    width = 1 + 2 * lags
+    n = len(y) - 1 - lags
+    if lags < 1 or n < width + 4:
+        return np.nan, np.nan
+    levels = np.empty((width + 2, n))
+    anchor_y, anchor_x = y[_typical(y)], x[_typical(x)]
+    for t in range(n):
+        now = t + lags
+        levels[0, t] = 1.0
+        for i in range(1, lags + 1):
+            levels[2 * i - 1, t] = y[now + 1 - i] - y[now - i]
+            levels[2 * i, t] = x[now + 1 - i] - x[now - i]
+        levels[width, t] = y[now] - anchor_y
+        levels[width + 1, t] = x[now] - anchor_x
+    changes = levels.copy()
+    for t in range(n):
+        now = t + lags
+        changes[width, t] = y[now + 1] - y[now]
+        changes[width + 1, t] = x[now + 1] - x[now]
+    for j in range(width + 2):
+        if not (_make_orthonormal(levels, j) and _make_orthonormal(changes, j)) and j >= width:
+            return np.nan, np.nan
+    a = _dot(levels[width], changes[width])
+    b = _dot(levels[width], changes[width + 1])
+    c = _dot(levels[width + 1], changes[width])
+    d = _dot(levels[width + 1], changes[width + 1])
+    half = 0.5 * (a * a + b * b + c * c + d * d)
+    product = (a * d - b * c) ** 2
+    larger = half + math.sqrt(max(half * half - product, 0.0))
+    if not larger < 1.0 - n * _EPSILON:  # the changes are exactly predictable
+        return np.nan, np.nan
+    return larger, product / larger
+
+
 @_helper
 def _half_life_core(x: Floats) -> float:
     n = len(x) - 1
@@ -516,7 +575,7 @@ def _half_life_core(x: Floats) -> float:
         squares += level * level
         products += level * (x[t + 1] - x[t])
     slope = products / squares
-    if math.isnan(slope):
+    if math.isnan(slope) or squares <= n * _rounding(x) ** 2:
         return np.nan
     return -math.log(2.0) / slope if slope < 0.0 else np.inf
 
@@ -543,6 +602,8 @@ def _hurst_core(x: Floats, most: int) -> float:
     if most < 3:
         return np.nan
     drift = (x[n - 1] - x[0]) / (n - 1)
+    if _lagged_variance(x, _plain(1), drift) <= _rounding(x) ** 2:
+        return np.nan
     sum_x = 0.0
     sum_y = 0.0
     sum_xx = 0.0
@@ -569,6 +630,8 @@ def _variance_ratio_core(x: Floats, period: int) -> tuple[float, float]:
     for t in range(n):
         change = x[t + 1] - x[t] - mean
         squares += change * change
+    if squares <= n * _rounding(x) ** 2:
+        return np.nan, np.nan
     long_squares = 0.0
     for t in range(n - period + 1):
         change = x[t + period] - x[t] - period * mean
@@ -607,7 +670,7 @@ def _variance_ratio(series: Floats, period: int) -> tuple[float, float]:
 
 @_helper
 def _fill_spread(values: Floats, y: int, x: int, newest: int, hedge_ratio: float, spread: Floats) -> bool:
-    """Write the window's spread less its oldest value; False where it is constant or not finite."""
+    """Write the window's spread less a typical value; False where it is constant or not finite."""
     depth = values.shape[1]
     n = len(spread)
     legs_y = values[y]
@@ -615,8 +678,11 @@ def _fill_spread(values: Floats, y: int, x: int, newest: int, hedge_ratio: float
     start = (newest - n + 1) % depth
     head = min(n, depth - start)
     # No statistic here depends on a constant in the spread; without it the last digits of the legs survive.
-    anchor_y = legs_y[start]
-    anchor_x = legs_x[start]
+    last = n - 1
+    nth = _middle(legs_y[start], legs_y[(start + last // 2) % depth], legs_y[newest % depth])
+    anchor = (start + nth * last // 2) % depth
+    anchor_y = legs_y[anchor]
+    anchor_x = legs_x[anchor]
     for t in range(head):
         spread[t] = (legs_y[start + t] - anchor_y) - hedge_ratio * (legs_x[start + t] - anchor_x)
     for t in range(head, n):
@@ -708,7 +774,7 @@ class UnitRoot(NamedTuple):
 def adf(series: ArrayLike, lag: int = AIC, trend: Trend = "c", max_lag: int | None = None) -> UnitRoot:
     """Test a series for a unit root (augmented Dickey-Fuller), with the results of statsmodels' ``adfuller``.
 
-    :arg series: float64[n], oldest first, n >= 6 for lag 0 and a constant, two more for each lag.
+    :arg series: float64[n], oldest first; n >= 2 lag + 3, + 4, + 6 for the trends ``n``, ``c``, ``ct``.
     :arg lag: Lagged changes in the regression, or `AIC` or `BIC` to choose among 0 to `max_lag` over the
         sample that all of them have, and then use all observations that the chosen one has.
     :arg trend: ``n`` for nothing, ``c`` for a constant, ``ct`` for a constant and a linear trend.
@@ -738,11 +804,7 @@ def coint(
     :returns: As `adf`; critical values are NaN for trend ``n``, which has none.
     :raises ValueError: If an argument has the wrong shape or is none of the values above.
     """
-    legs = _series("y", y), _series("x", x)
-    if len(legs[0]) != len(legs[1]):
-        msg = f"y and x must have the same length, not {len(legs[0])} and {len(legs[1])}"
-        raise ValueError(msg)
-    statistic, p_value, used, observations, *critical = _coint(*legs, *_options(lag, trend, max_lag))
+    statistic, p_value, used, observations, *critical = _coint(*_legs(y, x), *_options(lag, trend, max_lag))
     return UnitRoot(statistic, p_value, used, observations, (critical[0], critical[1], critical[2]))
 
 
@@ -783,6 +845,40 @@ def engle_granger_all(values: ArrayLike, lag: int = 1, trend: Trend = "c") -> tu
         for task in tasks:
             task.result()
     return statistic, p_value
+
+
+class Johansen(NamedTuple):
+    """Outcome of Johansen's test, for the hypotheses of no, and of at most one, cointegrating relation."""
+
+    trace: tuple[float, float]
+    """Trace statistics."""
+    max_eigenvalue: tuple[float, float]
+    """Maximum eigenvalue statistics."""
+    trace_critical_values: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """At 10, 5 and 1 %."""
+    max_eigenvalue_critical_values: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """At 10, 5 and 1 %."""
+
+
+def johansen(y: ArrayLike, x: ArrayLike, lags: int = 1) -> Johansen:
+    """Test Y and X for cointegration by Johansen's method, with a constant.
+
+    Equals statsmodels' ``coint_johansen`` with ``det_order=0`` and ``k_ar_diff=lags``. Exchanging the legs
+    changes nothing.
+
+    :arg y: float64[n], oldest first, n >= 3 lags + 6.
+    :arg x: float64[n].
+    :arg lags: Lagged changes in the model, at least 1.
+    :returns: Statistics and critical values; statistics are NaN where the series are too short, collinear or
+        not finite.
+    :raises ValueError: If the series are not of one dimension and length.
+    """
+    first, second = _johansen(*_legs(y, x), lags)
+    n = np.size(y) - 1 - lags
+    largest = -n * math.log1p(-first), -n * math.log1p(-second)
+    return Johansen(
+        (largest[0] + largest[1], largest[1]), largest, _JOHANSEN_TRACE_CRITICAL, _JOHANSEN_MAX_CRITICAL
+    )
 
 
 def half_life(series: ArrayLike) -> float:
@@ -846,6 +942,14 @@ def _series(name: str, values: ArrayLike) -> Floats:
     return series
 
 
+def _legs(y: ArrayLike, x: ArrayLike) -> tuple[Floats, Floats]:
+    legs = _series("y", y), _series("x", x)
+    if len(legs[0]) != len(legs[1]):
+        msg = f"y and x must have the same length, not {len(legs[0])} and {len(legs[1])}"
+        raise ValueError(msg)
+    return legs
+
+
 def _options(lag: int, trend: Trend, max_lag: int | None) -> tuple[int, int, int]:
     if lag < BIC:
         msg = f"lag must be a number of changes, AIC ({AIC}) or BIC ({BIC}), not {lag}"
@@ -859,4 +963,13 @@ def _options(lag: int, trend: Trend, max_lag: int | None) -> tuple[int, int, int
     return lag, _TRENDS[trend], -1 if max_lag is None else max_lag
 
 
-KERNELS = (_adf, _coint, _engle_granger_rows, _half_life, _hurst, _variance_ratio, fill_stationarity)
+KERNELS = (
+    _adf,
+    _coint,
+    _engle_granger_rows,
+    _johansen,
+    _half_life,
+    _hurst,
+    _variance_ratio,
+    fill_stationarity,
+)
