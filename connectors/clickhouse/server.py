@@ -6,7 +6,7 @@ Only one process may open a chDB folder, so the process that owns it answers eve
 from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.store import Store
 
-store = Store.open("chdb:////var/lib/pairflow", source="binance")
+store = Store.open("chdb:///var/lib/pairflow", source="binance")
 server = EmbeddedServer(store)
 server.start()  # curl 'http://127.0.0.1:8123/?query=SELECT+count()+FROM+bars'
 ...
@@ -310,10 +310,10 @@ class _Gate:
             if not _SETTINGS.fullmatch(name):
                 _refuse(f"Setting {name} cannot be changed")
             if name == "additional_table_filters":
-                values = "SELECT arrayJoin(mapValues(CAST({v:String}, 'Map(String, String)')))"
-                conditions = _text(connection, values, {"v": _escape(value)})
-                # TSVRaw: one condition a line, unless a condition holds a line break, which then does not
-                # parse.
+                values = "SELECT arrayJoin(mapValues({v:Map(String, String)}))"
+                conditions = _text(connection, values, {"v": value})
+                # One condition a line. A line break inside one would leave parts that do not parse, or do and
+                # are checked: nothing slips through between lines.
                 for condition in conditions.splitlines():
                     self._check_condition(connection, condition, query.database)
             elif name == "additional_result_filter":

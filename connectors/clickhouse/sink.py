@@ -5,7 +5,7 @@ from bytewax import operators as op
 from connectors.clickhouse.sink import ClickHouseSink
 
 sink = ClickHouseSink(
-    "chdb:////var/lib/pairflow", market="spot", source="binance",
+    "chdb:///var/lib/pairflow", market="spot", source="binance",
     symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"],
 )
 op.output("store", rows, sink)  # rows: a keyed stream of records.Rows

@@ -3,7 +3,7 @@
 ```python
 from connectors.clickhouse.store import Store
 
-with Store.open("chdb:////var/lib/pairflow", source="binance") as store:
+with Store.open("chdb:///var/lib/pairflow", source="binance") as store:
     print(store.query("SELECT symbol, count() FROM bars GROUP BY symbol"))
 ```
 

@@ -1,0 +1,576 @@
+"""The embedded server: any ClickHouse client may ask; none may change, read or reach more than the store."""
+
+import gzip
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import clickhouse_connect
+import numpy as np
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
+from connectors.clickhouse.server import EmbeddedServer
+from connectors.clickhouse.sink import Columns
+from connectors.clickhouse.store import Store, StoreError
+from kernels.records import TRADE
+
+TRADES = 200_000
+SECRET = "a line of a file that is nobody's business"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "secret").write_text(SECRET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[EmbeddedServer]:
+    trades = np.zeros(TRADES, TRADE)
+    trades["id"] = trades["first_id"] = trades["last_id"] = np.arange(TRADES)
+    trades["time"] = 1_700_000_000_000_000 + trades["id"] * 1_000
+    trades["price"] = 100 + trades["id"] / 64
+    columns = Columns(market="spot", source="binance", symbols=["BTCUSDT"], pairs=[])
+    with Store.open(f"chdb://{folder}/store", source="binance") as store:
+        store.insert("stored_trades", columns("trades", trades))
+        server = EmbeddedServer(store, port=0)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with clickhouse_connect.get_client(host=server.host, port=server.port, database="pairflow") as client:
+        yield client
+
+
+def ask(
+    server: EmbeddedServer, sql: str | bytes, headers: dict[str, str] | None = None, **parameters: str | int
+) -> tuple[int, dict[str, str], bytes]:
+    """Send a query as curl does."""
+    url = f"http://{server.host}:{server.port}/?{urllib.parse.urlencode(parameters)}"
+    data = sql if isinstance(sql, bytes) else sql.encode()
+    request = urllib.request.Request(url, data or None, headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, dict(response.headers), response.read()
+    except urllib.error.HTTPError as ex:
+        with ex:
+            return ex.code, dict(ex.headers), ex.read()
+
+
+def test_curl_asks_by_get_and_by_post(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT count() FROM trades")[2] == b"200000\n"
+    assert ask(server, b"", query="SELECT count() FROM pairflow.trades")[2] == b"200000\n"
+    assert ask(server, "FROM trades", query="SELECT count()")[2] == b"200000\n"
+
+
+def test_parameters_are_bound_by_name(server: EmbeddedServer) -> None:
+    sql = "SELECT price FROM trades WHERE symbol = {s:String} AND id = {id:Int64}"
+    assert ask(server, sql, param_s="BTCUSDT", param_id=64)[2] == b"101\n"
+    assert ask(server, "SELECT {a:Array(String)}", param_a="['it\\'s','x']")[2] == b"['it\\'s','x']\n"
+
+
+def test_the_query_names_its_format_or_the_client_does(server: EmbeddedServer) -> None:
+    status, headers, body = ask(server, "SELECT 1 AS x FORMAT CSVWithNames", default_format="JSON")
+    assert (status, body) == (200, b'"x"\n1\n')
+    assert headers["X-ClickHouse-Format"] == "CSVWithNames"
+    assert headers["Content-Type"].startswith("text/csv")
+    _, headers, body = ask(server, "SELECT 1 AS x -- the end", default_format="JSONEachRow")
+    assert body == b'{"x":1}\n'
+    assert headers["X-ClickHouse-Query-Id"]
+    assert headers["X-ClickHouse-Timezone"]
+
+
+def test_health_is_answered_like_a_server(server: EmbeddedServer) -> None:
+    for path in ("/ping", "/replicas_status", "/"):
+        with urllib.request.urlopen(f"http://{server.host}:{server.port}{path}") as response:
+            assert response.read() == b"Ok.\n"
+
+
+@pytest.mark.parametrize(
+    ("sql", "status", "code"),
+    [("SELEC 1", 400, 62), ("SELECT nope FROM trades", 404, 47), ("SELECT * FROM nope", 404, 60)],
+)
+def test_errors_carry_the_code_of_clickhouse(
+    server: EmbeddedServer, sql: str, status: int, code: int
+) -> None:
+    got, headers, body = ask(server, sql)
+    assert (got, headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
+    assert body.decode().startswith(f"Code: {code}. DB::Exception: ")
+    assert b"formatQuery" not in body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "lz4"])
+def test_answers_are_compressed_as_the_client_accepts(
+    server: EmbeddedServer, client: Client, encoding: str
+) -> None:
+    for rows in (10, 400_000):  # one answer sent whole, one as it comes
+        _, headers, body = ask(server, f"SELECT * FROM numbers({rows})", {"Accept-Encoding": encoding})
+        assert headers["Content-Encoding"] == encoding
+        assert len(body) < rows * 7
+    with clickhouse_connect.get_client(
+        host=server.host, port=server.port, compress=encoding if encoding != "deflate" else True
+    ) as packed:
+        assert packed.query("SELECT sum(number) FROM (SELECT * FROM numbers(1000))").result_rows == [
+            (499_500,)
+        ]
+        assert len(packed.query_np("SELECT * FROM numbers(400000)")) == 400_000
+
+
+def test_a_compressed_query_is_understood(server: EmbeddedServer) -> None:
+    assert ask(server, gzip.compress(b"SELECT 42"), {"Content-Encoding": "gzip"})[2] == b"42\n"
+
+
+def test_a_long_answer_comes_in_pieces_and_whole(server: EmbeddedServer) -> None:
+    _, headers, body = ask(server, "SELECT id FROM trades ORDER BY id FORMAT CSVWithNamesAndTypes")
+    assert headers["Transfer-Encoding"] == "chunked"
+    lines = body.splitlines()
+    assert lines[:2] == [b'"id"', b'"Int64"']
+    assert [int(line) for line in lines[2:]] == list(range(TRADES))
+
+
+def test_clickhouse_connect_reads_every_kind_of_column(server: EmbeddedServer, client: Client) -> None:
+    columns = [
+        "'a'", "toLowCardinality('b')", "toNullable(toLowCardinality('c'))", "[toLowCardinality('d')]",
+        "CAST('e', 'LowCardinality(Nullable(String))')", "[[1], []]", "map('f', [1])", "(1, 'g')", "true",
+        "toDecimal128('1.5', 3)", "toUUID(hex)", "nan", "inf", "NULL", "toDate('2024-01-02')",
+        "toIPv4('1.2.3.4')", "toDateTime64('2024-01-02 03:04:05.678901', 6, 'UTC')", "toFixedString('hi', 2)",
+        "toInt256(7)", "tuple()",
+        "CAST('x', 'Enum8(\\'x\\' = 1, \\'y, (z)\\' = 2)')", "CAST((1, 'p'), 'Tuple(a Int8, `b c` String)')",
+    ]  # fmt: skip
+    sql = f"WITH '00112233-4455-6677-8899-aabbccddeeff' AS hex SELECT {', '.join(columns)} FROM numbers(3)"
+    rows = client.query(sql).result_rows
+    assert len(rows) == 3
+    assert rows[0][:10] == rows[2][:10]
+    assert rows[0][5:8] == ([[1], []], {"f": [1]}, (1, "g"))
+    # The same again with the newest framing, whose marks stand between the columns.
+    newest = ask(server, f"{sql} FORMAT Native", client_protocol_version=54515)[2]
+    oldest = ask(server, f"{sql} FORMAT Native")[2]
+    assert len(newest) == len(oldest) + 8 + len(columns)
+
+
+def test_an_empty_answer_still_names_its_columns(client: Client) -> None:
+    result = client.query("SELECT symbol, price FROM trades WHERE symbol = 'none'")
+    assert (result.result_rows, result.column_names) == ([], ("symbol", "price"))
+
+
+def test_an_error_in_the_middle_of_an_answer_is_not_taken_for_its_end(client: Client) -> None:
+    sql = "SELECT throwIf(number = 3000000, 'on the way') FROM numbers(5000000)"
+    with pytest.raises(ClickHouseError, match="on the way"), client.query_row_block_stream(sql) as blocks:
+        for _ in blocks:
+            pass
+
+
+def test_a_slow_query_holds_up_no_other(server: EmbeddedServer) -> None:
+    slow = "SELECT sum(sipHash64(number)) FROM numbers(100000000000)"
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(ask, server, slow, max_execution_time=2) for _ in range(3)]
+        time.sleep(0.3)
+        start = time.monotonic()
+        assert ask(server, "SELECT 1")[2] == b"1\n"
+        assert time.monotonic() - start < 1
+        assert [each.result()[1]["X-ClickHouse-Exception-Code"] for each in waiting] == ["159"] * 3
+
+
+def test_a_client_that_goes_away_ends_its_query(server: EmbeddedServer) -> None:
+    body = b"SELECT sum(sipHash64(number)) FROM numbers(100000000000)"
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        time.sleep(0.3)
+        assert ask(server, "SELECT value FROM system.metrics WHERE metric = 'Query'")[2] == b"2\n"
+    deadline = time.monotonic() + 10
+    while ask(server, "SELECT value FROM system.metrics WHERE metric = 'Query'")[2] != b"1\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_memory_and_result_are_limited(server: EmbeddedServer) -> None:
+    big = "SELECT groupArray(number) FROM numbers(1000000000)"
+    assert ask(server, big, max_memory_usage=50_000_000)[1]["X-ClickHouse-Exception-Code"] == "241"
+    # A format that cannot be sent in pieces is made in memory.
+    whole = "SELECT * FROM numbers(100000000) FORMAT JSON"
+    assert ask(server, whole, max_result_bytes=1_000_000)[1]["X-ClickHouse-Exception-Code"] == "396"
+    assert ask(server, "SELECT 1" + " " * 2_000_000)[0] == 413
+
+
+def test_settings_of_form_may_change_and_limits_may_not_grow(server: EmbeddedServer) -> None:
+    sql = "SELECT toDateTime(0, 'UTC') AS t FORMAT JSONEachRow SETTINGS date_time_output_format = 'iso'"
+    assert ask(server, sql)[2] == b'{"t":"1970-01-01T00:00:00Z"}\n'
+    sql = "SELECT value FROM system.settings WHERE name = {name:String}"
+    assert ask(server, sql, param_name="max_execution_time", max_execution_time=10)[2] == b"10\n"
+    assert ask(server, sql, param_name="max_execution_time", max_execution_time=0)[2] == b"300\n"
+    assert ask(server, sql, param_name="max_memory_usage", max_memory_usage=10**15)[2] == b"1000000000\n"
+
+
+def test_filters_of_grafana_are_applied(server: EmbeddedServer) -> None:
+    filters = "{'pairflow.stored_trades': 'id < 10'}"
+    assert ask(server, "SELECT count() FROM stored_trades", additional_table_filters=filters)[2] == b"10\n"
+    sql = f"SELECT count() FROM stored_trades SETTINGS additional_table_filters = {filters}"
+    assert ask(server, sql)[2] == b"10\n"
+
+
+HARMFUL = """
+SELECT file('{secret}')
+SELECT `file`('{secret}')
+SELECT FILE('{secret}')
+SELECT arrayMap(x -> file(x), ['{secret}'])
+SELECT (SELECT file('{secret}'))
+WITH (SELECT file('{secret}')) AS x SELECT x
+SELECT 1 WHERE file('{secret}') != ''
+SELECT 1 ORDER BY file('{secret}')
+SELECT count() FROM trades HAVING file('{secret}') != ''
+SELECT * FROM file('{secret}', 'LineAsString')
+SELECT * FROM file('{secret}', LineAsString, 'x String')
+DESCRIBE file('{secret}', 'CSV')
+DESCRIBE (SELECT * FROM file('{secret}', 'CSV'))
+EXPLAIN SELECT * FROM file('{secret}', 'LineAsString')
+EXPLAIN ESTIMATE SELECT file('{secret}')
+EXPLAIN QUERY TREE SELECT file('{secret}')
+EXPLAIN SYNTAX SELECT file('{secret}')
+SELECT * FROM view(SELECT file('{secret}'))
+SELECT 1 UNION ALL SELECT file('{secret}')
+(SELECT file('{secret}')) INTERSECT (SELECT file('{secret}'))
+SELECT * FROM trades WHERE symbol IN (SELECT file('{secret}'))
+SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')
+SELECT * FROM url('file://{secret}', 'LineAsString')
+SELECT * FROM s3('http://127.0.0.1:1/bucket/key', 'LineAsString')
+SELECT * FROM s3Cluster('default', 'http://127.0.0.1:1/bucket/key')
+SELECT * FROM gcs('http://127.0.0.1:1/bucket/key')
+SELECT * FROM deltaLake('http://127.0.0.1:1/bucket/key')
+SELECT * FROM deltaLakeLocal('/etc')
+SELECT * FROM iceberg('http://127.0.0.1:1/bucket/key')
+SELECT * FROM icebergLocal('/etc')
+SELECT * FROM hudi('http://127.0.0.1:1/bucket/key')
+SELECT * FROM azureBlobStorage('x', 'y', 'z')
+SELECT * FROM hdfs('hdfs://127.0.0.1:1/a', 'CSV', 'a Int8')
+SELECT * FROM remote('127.0.0.1:1', 'system.one')
+SELECT * FROM remoteSecure('127.0.0.1:1', 'system.one')
+SELECT * FROM cluster('default', system.one)
+SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')
+SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')
+SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'e Int8')
+SELECT * FROM redis('127.0.0.1:1', 'a', 'a Int8, b Int8')
+SELECT * FROM sqlite('{folder}/x.db', 'a')
+SELECT * FROM odbc('a', 'b', 'c')
+SELECT * FROM jdbc('a', 'b', 'c')
+SELECT * FROM bigquery('a', 'b', 'c')
+SELECT * FROM executable('cat {secret}', 'LineAsString', 'a String')
+SELECT * FROM filesystem('/etc')
+SELECT * FROM eval('SELECT 1')
+SELECT * FROM Python(os)
+SELECT * FROM python(server)
+SELECT * FROM merge('system', 'processes')
+SELECT * FROM loop(trades)
+SELECT * FROM dictionary('x')
+SELECT dictGet('x', 'y', 1)
+SELECT catboostEvaluate('{secret}', 1)
+SELECT sleep(3)
+SELECT sleepEachRow(1) FROM numbers(3)
+SELECT logTrace('x')
+SELECT getServerSetting('path')
+SELECT aiGenerate('x')
+SELECT * FROM system.processes
+SELECT * FROM `system`.`processes`
+SELECT * FROM system.stack_trace
+SELECT * FROM system.user_query_log
+SELECT 1 IN system.processes
+SELECT (SELECT query FROM system.processes LIMIT 1)
+SELECT * FROM system.server_settings
+SELECT * FROM system.disks
+SELECT * FROM system.named_collections
+SELECT * FROM system.users
+SELECT * FROM system.jemalloc_profile_text
+SHOW PROCESSLIST
+SHOW GRANTS
+SELECT 1 INTO OUTFILE '{folder}/out'
+SELECT 1 INTO/**/OUTFILE '{folder}/out'
+SELECT 1 into
+outfile '{folder}/out' -- comment
+SELECT 1 INTO OUTFILE '{folder}/out' TRUNCATE AND STDOUT FORMAT CSV
+(SELECT 1) INTO OUTFILE '{folder}/out'
+SELECT 1 UNION ALL SELECT 2 INTO OUTFILE '{folder}/out'
+EXPLAIN SELECT 1 INTO OUTFILE '{folder}/out'
+EXPLAIN AST SELECT 1 INTO OUTFILE '{folder}/out'
+SHOW TABLES INTO OUTFILE '{folder}/out'
+SHOW CREATE TABLE stored_trades INTO OUTFILE '{folder}/out'
+SHOW COLUMNS FROM stored_trades INTO OUTFILE '{folder}/out'
+SHOW SETTINGS LIKE 'max%' INTO OUTFILE '{folder}/out'
+DESCRIBE trades INTO OUTFILE '{folder}/out'
+EXISTS TABLE trades INTO OUTFILE '{folder}/out'
+SELECT 1; SELECT 2 INTO OUTFILE '{folder}/out'
+SELECT 1; DROP TABLE stored_trades
+SELECT 1;;SELECT 2
+INSERT INTO stored_trades (id) VALUES (1)
+INSERT INTO FUNCTION file('{folder}/out', 'CSV', 'x Int8') SELECT 1
+INSERT INTO FUNCTION url('http://127.0.0.1:1/', 'CSV', 'x Int8') SELECT 1
+CREATE TABLE x (a Int8) ENGINE = Memory
+CREATE TABLE x ENGINE = Memory AS SELECT 1
+CREATE TEMPORARY TABLE x (a Int8)
+CREATE VIEW x AS SELECT 1
+CREATE DATABASE x
+CREATE FUNCTION x AS (a) -> a
+CREATE HANDLER x URL '/x' AS SELECT 1
+CREATE DICTIONARY x (a UInt64) PRIMARY KEY a SOURCE(FILE(path '{secret}' format 'CSV')) LAYOUT(FLAT())
+CREATE USER x
+CREATE NAMED COLLECTION x AS a = 1
+GRANT ALL ON *.* TO default
+ALTER TABLE stored_trades DELETE WHERE 1
+ALTER TABLE stored_trades DROP PARTITION ALL
+DELETE FROM stored_trades WHERE 1
+UPDATE stored_trades SET price = 0 WHERE 1
+DROP DATABASE pairflow
+TRUNCATE TABLE stored_trades
+DETACH TABLE stored_trades
+RENAME TABLE stored_trades TO x
+EXCHANGE TABLES stored_trades AND stored_bars
+OPTIMIZE TABLE stored_trades FINAL
+CHECK TABLE stored_trades
+KILL QUERY WHERE 1
+KILL MUTATION WHERE 1
+BACKUP DATABASE pairflow TO File('{folder}/out')
+RESTORE DATABASE pairflow FROM File('{folder}/out')
+SYSTEM SHUTDOWN
+SYSTEM STOP MERGES
+SYSTEM RELOAD CONFIG
+SET readonly = 0
+SET max_execution_time = 0
+USE system
+BEGIN TRANSACTION
+SELECT 1 SETTINGS readonly = 0
+SELECT 1 SETTINGS max_execution_time = 100000
+SELECT 1 SETTINGS allow_introspection_functions = 1
+SELECT 1 SETTINGS user_files_path = '/'
+SELECT * FROM (SELECT 1 SETTINGS readonly = 0)
+SELECT 1 SETTINGS dialect = 'prql'
+SELECT 1 SETTINGS output_format_schema = '{folder}/out'
+SELECT 1 SETTINGS format_template_row = '{secret}'
+SELECT 1 SETTINGS additional_table_filters = {{'system.one': 'file(\\'{secret}\\') = 1'}}
+SELECT 1 FORMAT Template
+SELECT 1 FORMAT CapnProto
+SELECT 1 FORMAT MySQLWire
+SELECT 1 FORMAT ArrowTable
+"""
+
+
+def harmful() -> list[str]:
+    lines: list[str] = []
+    for line in HARMFUL.strip().splitlines():
+        if line.startswith("outfile"):
+            lines[-1] += "\n" + line
+        else:
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("sql", harmful())
+def test_nothing_but_reading_the_store_is_possible(server: EmbeddedServer, folder: Path, sql: str) -> None:
+    sql = sql.format(secret=folder / "secret", folder=folder)
+    before = sorted(os.listdir(folder))
+    status, _, body = ask(server, sql)
+    assert status >= 400, body
+    assert SECRET.encode() not in body
+    assert sorted(os.listdir(folder)) == before
+    # As a form, in the URL and as part of either, it is the same query.
+    assert ask(server, b"", query=sql)[0] >= 400
+    half = len(sql) // 2 if "\n" in sql else sql.index(" ") if " " in sql else 0
+    assert ask(server, sql[half + 1 :], query=sql[:half])[0] >= 400
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        ("SELECT * FROM {t:Identifier}", {"param_t": "system.processes"}),
+        ("SELECT * FROM {d:Identifier}.{t:Identifier}", {"param_d": "system", "param_t": "processes"}),
+        ("SELECT * FROM processes", {"database": "system"}),
+        ("SELECT {x:String} x INTO OUTFILE {x:String}", {"param_x": "/tmp/x"}),
+        ("SELECT 1", {"readonly_": "0"}),
+        ("SELECT 1", {"allow_ddl": "1"}),
+        ("SELECT 1", {"allow_introspection_functions": "1"}),
+        ("SELECT 1", {"format_schema": "/etc/passwd"}),
+        ("SELECT 1", {"output_format_schema": "/tmp/x"}),
+        ("SELECT 1", {"dialect": "kusto"}),
+        ("SELECT 1", {"max_execution_time": "1; DROP TABLE stored_trades"}),
+        ("SELECT 1", {"extremes": "1', readonly = '0"}),
+        ("SELECT * FROM trades", {"additional_table_filters": "{'x': 'file(\\'/etc/passwd\\') = 1'}"}),
+        ("SELECT 1 AS x", {"additional_result_filter": "file('/etc/passwd') = ''"}),
+        ("SELECT 1 AS x", {"additional_result_filter": "1 INTO OUTFILE '/tmp/x'"}),
+        ("SELECT 1", {"default_format": "Template"}),
+        ("SELECT 1", {"database": "x`; DROP TABLE stored_trades"}),
+    ],
+)  # fmt: skip
+def test_parameters_open_no_door(server: EmbeddedServer, sql: str, parameters: dict[str, str | int]) -> None:
+    status, _, body = ask(server, sql, None, **parameters)
+    assert status >= 400, body
+    assert b"root:" not in body
+
+
+def test_readonly_of_the_client_changes_nothing(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT getSetting('readonly')", readonly=0)[2] == b"1\n"
+    assert ask(server, "DROP TABLE stored_trades", readonly=0)[0] == 403
+
+
+def test_what_looks_harmful_in_a_string_is_harmless(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT 'INTO OUTFILE; DROP TABLE x', '/*' AS `FORMAT CSV`")[0] == 200
+    assert ask(server, "SELECT id AS file FROM trades ORDER BY file LIMIT 1")[2] == b"0\n"
+
+
+def test_the_store_is_intact_after_all_this(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT count() FROM trades")[2] == b"200000\n"
+
+
+def test_web_pages_are_not_answered(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT 1", {"Host": "rebound.example"})[0] == 403
+    assert ask(server, "SELECT 1", {"Origin": "https://page.example"})[0] == 403
+    assert ask(server, "SELECT 1", {"Origin": "http://localhost:3000"})[0] == 200
+
+
+def test_an_open_address_needs_a_password(folder: Path, server: EmbeddedServer) -> None:
+    with Store.open(f"chdb://{folder}/store") as store:
+        with pytest.raises(StoreError, match="PAIRFLOW_SERVER_PASSWORD"):
+            EmbeddedServer(store, host="0.0.0.0")
+        guarded = EmbeddedServer(store, port=0, password="open sesame")
+        guarded.start()
+        try:
+            assert ask(guarded, "SELECT 1")[0] == 403
+            assert ask(guarded, "SELECT 1", {"X-ClickHouse-Key": "open sesame"})[2] == b"1\n"
+            with clickhouse_connect.get_client(
+                host=guarded.host, port=guarded.port, username="default", password="open sesame"
+            ) as client:
+                assert client.command("SELECT 1") == 1
+        finally:
+            guarded.stop()
+
+
+def test_a_taken_port_is_one_clear_line(folder: Path, server: EmbeddedServer) -> None:
+    with Store.open(f"chdb://{folder}/store") as store:
+        second = EmbeddedServer(store, port=server.port)
+        with pytest.raises(StoreError, match=rf"{server.port}.*another program may be using the port"):
+            second.start()
+        second.stop()
+    assert ask(server, "SELECT 1")[2] == b"1\n"
+
+
+def test_a_server_stops_at_once_in_the_middle_of_a_query(folder: Path, server: EmbeddedServer) -> None:
+    with Store.open(f"chdb://{folder}/store") as store, ThreadPoolExecutor() as pool:
+        other = EmbeddedServer(store, port=0)
+        other.start()
+        pool.submit(ask, other, "SELECT sum(sipHash64(number)) FROM numbers(100000000000)")
+        time.sleep(0.3)
+        start = time.monotonic()
+        other.stop()
+        assert time.monotonic() - start < 5
+
+
+def test_native_blocks_are_walked_to_the_last_byte() -> None:
+    block = empty_block([("a", "LowCardinality(String)"), ("b", "Tuple(x Int8, y Array(String))")])
+    assert reframe(block, 0) == block
+    assert reframe(block, 54405) == b"\x01\x00\x02\xff\xff\xff\xff\x00" + block
+    two = reframe(block + block, 54460)
+    assert two.count(b"\x01\x00\x02\xff\xff\xff\xff\x00") == 2
+    assert len(two) == 2 * (len(block) + 8 + 2)
+    unknown = b"\x01\x01\x01a\x07Dynamic" + struct.pack("<Q", 1)
+    with pytest.raises(UnknownTypeError, match="toString"):
+        reframe(unknown, 54460)
+
+
+NODE = """
+const { createClient } = require('@clickhouse/client')
+const c = createClient({ url: process.argv[2], database: 'pairflow', compression: { response: true },
+  log: { level: 127 } })
+async function main() {
+  const q = { query: 'SELECT id FROM trades WHERE symbol IN {s:Array(String)} ORDER BY id',
+    format: 'JSONCompactEachRowWithNames', query_params: { s: ['BTCUSDT'] } }
+  let rows = 0
+  for await (const part of (await c.query(q)).stream()) rows += part.length
+  let refused = ''
+  await c.insert({ table: 'stored_trades', values: [{ id: 1 }] }).catch(e => { refused = e.type })
+  console.log((await c.ping()).success, rows, refused)
+  await c.close()
+}
+main()
+"""
+
+GO = """
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+)
+
+func main() {
+	conn, err := clickhouse.Open(&clickhouse.Options{Protocol: clickhouse.HTTP, Addr: []string{os.Args[1]},
+		Auth: clickhouse.Auth{Database: "pairflow"}, Settings: clickhouse.Settings{"max_execution_time": 34}})
+	if err != nil {
+		panic(err)
+	}
+	rows, err := conn.Query(context.Background(), `
+		SELECT symbol, time, price, [symbol], map(symbol, id) FROM trades`)
+	if err != nil {
+		panic(err)
+	}
+	n := 0
+	for ; rows.Next(); n++ {
+		var symbol string
+		var time time.Time
+		var price float64
+		var list []string
+		var ids map[string]int64
+		if err := rows.Scan(&symbol, &time, &price, &list, &ids); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(n, rows.Err(), conn.Exec(context.Background(), "DROP TABLE stored_trades") != nil)
+}
+"""
+
+# They download and, for Go, compile a client: more than a minute.
+clients = pytest.mark.skipif(
+    "PAIRFLOW_TEST_CLIENTS" not in os.environ,
+    reason="set PAIRFLOW_TEST_CLIENTS=1 to try the Node and Go clients",
+)
+
+
+def run(*command: str, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@clients
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no Node here")
+def test_the_node_client_asks(server: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "ask.js").write_text(NODE)
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", "@clickhouse/client", folder=tmp_path)
+    url = f"http://{server.host}:{server.port}"
+    assert run("node", "ask.js", url, folder=tmp_path) == f"true {TRADES + 1} READONLY"
+
+
+@clients
+@pytest.mark.skipif(shutil.which("go") is None, reason="no Go here")
+def test_the_go_client_that_grafana_uses_asks(server: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "main.go").write_text(GO)
+    run("go", "mod", "init", "ask", folder=tmp_path)
+    run("go", "get", "github.com/ClickHouse/clickhouse-go/v2", folder=tmp_path)
+    assert run("go", "run", ".", f"{server.host}:{server.port}", folder=tmp_path) == f"{TRADES} <nil> true"
