@@ -4,18 +4,21 @@
 
 Each schedule breaks, stalls, doubles, cuts, reorders and refuses what it can, while the reader is now and
 then slow, short of memory, or restarted from its last snapshot. Whatever happens, each symbol's trades must
-come once, in id order, without a hole, equal to what the exchange did, and each healed hole must be a gap row.
+come once, in id order, without a hole, equal to what the exchange did, and each healed hole must be a row of
+`gaps`.
 """
 
 import argparse
+import logging
 import random
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -132,7 +135,7 @@ def run(seed: int) -> Outcome:
         reader = _Reader(draw, options, symbols)
         try:
             reader.poll(time.monotonic() + FAULTS_FOR / SPEED, restless=True)
-            problems = _settle(reader, exchange, stream)
+            problems = _settle(reader, exchange)
         finally:
             reader.partition.close()
         problems += reader.problems + _check(reader, exchange, stream)
@@ -155,7 +158,7 @@ def run(seed: int) -> Outcome:
     )
 
 
-def _settle(reader: _Reader, exchange: Simulator, stream: str) -> list[str]:
+def _settle(reader: _Reader, exchange: Simulator) -> list[str]:
     """Poll until everything that had happened when the faults ended has come."""
     deadline = time.monotonic() + CATCH_UP
     reader.poll(time.monotonic() + 0.5, restless=False)
@@ -199,6 +202,10 @@ def _check(reader: _Reader, exchange: Simulator, stream: str) -> list[str]:
     return problems
 
 
+def _quiet() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run schedules side by side; print those that failed and a summary."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
@@ -206,9 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--at-once", type=int, default=8, help="how many side by side")
     options = parser.parse_args(arguments)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     outcomes = []
-    with ThreadPoolExecutor(options.at_once) as pool:
+    with ProcessPoolExecutor(options.at_once, get_context("spawn"), _quiet) as pool:
         for outcome in pool.map(run, range(options.first, options.first + options.seeds)):
             outcomes.append(outcome)
             for problem in outcome.problems:

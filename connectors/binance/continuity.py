@@ -209,9 +209,8 @@ class Continuity:
         cuts = np.flatnonzero(np.diff(waiting["symbol"])) + 1
         for part in np.split(waiting, cuts):
             symbol = int(part["symbol"][0])
-            part = self._within_limit(symbol, part)
-            if len(part):
-                new = self._waiting.setdefault(symbol, _Waiting()).add(part)
+            if len(kept := self._within_limit(symbol, part)):
+                new = self._waiting.setdefault(symbol, _Waiting()).add(kept)
                 added += new
                 self.held += new
                 out += self._release(symbol)
