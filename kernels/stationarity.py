@@ -575,7 +575,7 @@ def _half_life_core(x: Floats) -> float:
         squares += level * level
         products += level * (x[t + 1] - x[t])
     slope = products / squares
-    if math.isnan(slope) or squares <= n * _rounding(x) ** 2:
+    if not math.isfinite(slope) or squares <= n * _rounding(x) ** 2:
         return np.nan
     return -math.log(2.0) / slope if slope < 0.0 else np.inf
 

@@ -491,6 +491,20 @@ def test_any_series_gives_a_statistic_or_nan(a: Floats, b: Floats, lag: int, tre
         assert math.isnan(hurst(a))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("position", [0, 1, 25, 48, 49])
+def test_one_value_that_is_not_finite_leaves_nothing_defined(position: int, value: float) -> None:
+    series = np.cumsum(np.random.default_rng(1).normal(size=50))
+    other = np.cumsum(np.random.default_rng(2).normal(size=50))
+    series[position] = value
+    for lag in (1, AIC):
+        assert math.isnan(adf(series, lag).statistic)
+        assert math.isnan(coint(series, other, lag).statistic)
+        assert math.isnan(coint(other, series, lag).statistic)
+    assert np.isnan([*johansen(series, other).trace, *johansen(other, series).trace]).all()
+    assert np.isnan([half_life(series), hurst(series), *variance_ratio(series, 2)]).all()
+
+
 NOTHING_TO_TEST = {
     "empty": np.empty(0),
     "short": np.array([1.0, 3.0, 2.0]),
