@@ -2,7 +2,7 @@
 
 ```python
 trades = op.input("trades", flow, source)  # (shard, Trades)
-bars = op.stateful_batch("bars", trades, partial(BarLogic, symbols=["BTCUSDT"], timeframes=[SECOND], lateness=0))
+bars = op.stateful_batch("bars", trades, partial(BarLogic, symbols=symbols, timeframes=[SECOND], lateness=0))
 ```
 
 One key holds all symbols of a shard, its state in arrays, and one kernel call takes a whole block. Out come

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -136,7 +137,9 @@ def build(
         if len(trades.gaps):
             yield Rows("gaps", trades.gaps)
 
-    flow = Dataflow("pairs")
+    # Recovery state is kept under the flow's name: positions in one feed mean nothing in another.
+    feed = f"{settings.source} {settings.market} {settings.stream}"
+    flow = Dataflow(f"pairs_{settings.source_name}_{zlib.crc32(feed.encode()):08x}")
     arrived = op.input("trades", flow, source)
     trades = op.map("shard", arrived, lambda item: (_KEY, item[1]))
     bars = op.stateful_batch("bars", trades, to_bars)

@@ -52,6 +52,11 @@ def inlined(function: F) -> F:
     return cast(F, njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
+def registered() -> list[Callable[..., Any]]:
+    """Return every kernel of the modules imported so far."""
+    return list(_signatures)
+
+
 def warm_up(*kernels: Callable[..., Any]) -> None:
     """Load kernels from the cache, or compile them, for all declared signatures; free when already done.
 

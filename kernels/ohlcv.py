@@ -155,7 +155,7 @@ def _ratio(words: NDArray[np.uint64], divisor: float) -> Any:
     "A floating-point technique for extending the available precision", 1971).
     """
     # Four parts of 32 bits, each exact.
-    a = np.float64(words[1] >> np.uint64(32)) * 79228162514264337593543950336.0
+    a: Any = np.float64(words[1] >> np.uint64(32)) * 79228162514264337593543950336.0
     b = np.float64(words[1] & np.uint64(0xFFFFFFFF)) * 18446744073709551616.0
     c = np.float64(words[0] >> np.uint64(32)) * 4294967296.0
     d = np.float64(words[0] & np.uint64(0xFFFFFFFF))
