@@ -409,7 +409,7 @@ class _Client:
                     raise _RefusedError(msg)
                 if not self._is_there(response):
                     return False
-                if response.status == 200:  # from the beginning
+                if response.status == 200 and have:  # from the beginning, though asked for the rest
                     part.truncate(0)
                     have = 0
                 total = have + int(response.headers.get("Content-Length", 0))
@@ -898,7 +898,7 @@ def _parse_text(text: bytes, stream: str) -> tuple[Block, list[bytes]]:
     :returns: TRADE block in the lines' order, symbol 0, and the lines that are no trades.
     """
     lines = text.count(b"\n")
-    rows = np.empty(lines, TRADE)
+    rows = np.zeros(lines, TRADE)
     slow = np.empty((3, lines), np.int64)
     used, left = _parse(np.frombuffer(text, np.uint8), stream == "aggTrade", rows, slow)
     rows = rows[:used]
@@ -935,16 +935,15 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
             raise StopIteration
         while True:
             pending = [r.fill(self._pool, self._downloads) for r in self._readers]
-            missing = [future for future in pending if future is not None]
-            if missing:
-                wait(missing, timeout=_PATIENCE)
-                if not all(future.done() for future in missing):
-                    return []
-                continue
             day = min(r.day for r in self._readers)
             if day != date.max:
                 self._downloads.day = day
                 self._archive.status.day = str(day)
+            missing = [future for future in pending if future is not None]
+            if missing:
+                if wait(missing, timeout=_PATIENCE).not_done:
+                    return []
+                continue
             until = min(r.horizon for r in self._readers)
             pieces = [piece for r in self._readers for piece in r.take(until)]
             if pieces:
