@@ -220,6 +220,7 @@ def test_times_become_microseconds() -> None:
         "0.000000000000001", "0.0000000000000000001", "4.35", "1.7976931348623157e308", "5e-324", "1E5",
         "-1.5", "-0.0", "0.30000000000000004", "8.41", "2.2250738585072011e-308", "9" * 19, "9" * 40,
         "0." + "1" * 40, "100000000.00000001", "99999999.99999999",
+        f"{2**48}.0000000000000001",  # its digits, as a 64-bit integer, wrap round to 1
     ],
 )  # fmt: skip
 def test_a_decimal_is_read_as_python_reads_it(text: str) -> None:
@@ -515,6 +516,14 @@ def test_control_frames_are_handed_over() -> None:
     assert decoder.others == [control[0]] * 64
     decoder.decode(EXAMPLES)
     assert decoder.others == []
+
+
+def test_a_frame_cut_short_is_malformed_whatever_it_was() -> None:
+    ticker = b'{"e":"bookTicker","u":5123107839020,"s":"BTCUSDT","b":"61800.20","B":"2.507"}'
+    decoder = TradeDecoder(SYMBOLS)
+    wrapped = b'{"stream":"btcusdt@bookTicker","data":' + ticker + b"}"
+    decoder.decode([ticker, ticker[:-1], wrapped, wrapped[:-2]])
+    assert (decoder.counts.other, decoder.counts.malformed) == (2, 2)
 
 
 def test_malformed_frames_are_reported_once_for_each_kind() -> None:
