@@ -782,7 +782,7 @@ def adf(series: ArrayLike, lag: int = AIC, trend: Trend = "c", max_lag: int | No
     :returns: Statistic, p-value, lag, observations, critical values.
     :raises ValueError: If an argument has the wrong shape or is none of the values above.
     """
-    x = _series("series", series)
+    x = _array("series", series, 1)
     statistic, p_value, used, observations, *critical = _adf(x, *_options(lag, trend, max_lag))
     return UnitRoot(statistic, p_value, used, observations, (critical[0], critical[1], critical[2]))
 
@@ -817,10 +817,7 @@ def engle_granger_all(values: ArrayLike, lag: int = 1, trend: Trend = "c") -> tu
     :returns: Statistics and p-values, float64[N, N] each: row Y, column X; NaN on the diagonal.
     :raises ValueError: If an argument has the wrong shape or is none of the values above.
     """
-    series = np.ascontiguousarray(values, dtype=np.float64)
-    if series.ndim != 2:
-        msg = f"values must have two dimensions, series and observations, not {series.ndim}"
-        raise ValueError(msg)
+    series = _array("values", values, 2)
     code, trend_code, _ = _options(lag, trend, None)
     count = len(series)
     statistic, p_value = np.empty((count, count)), np.empty((count, count))
@@ -893,7 +890,7 @@ def half_life(series: ArrayLike) -> float:
         finite.
     :raises ValueError: If the series has not one dimension.
     """
-    return _half_life(_series("series", series))
+    return _half_life(_array("series", series, 1))
 
 
 def hurst(series: ArrayLike, max_lag: int = HURST_LAGS) -> float:
@@ -908,7 +905,7 @@ def hurst(series: ArrayLike, max_lag: int = HURST_LAGS) -> float:
     :returns: Exponent; NaN where the series is too short, a straight line, or not finite.
     :raises ValueError: If the series has not one dimension.
     """
-    return _hurst(_series("series", series), max_lag)
+    return _hurst(_array("series", series, 1), max_lag)
 
 
 class VarianceRatio(NamedTuple):
@@ -931,19 +928,20 @@ def variance_ratio(series: ArrayLike, period: int = VARIANCE_RATIO_PERIOD) -> Va
     :returns: Ratio and z; NaN where the series is too short, a straight line, or not finite.
     :raises ValueError: If the series has not one dimension.
     """
-    return VarianceRatio(*_variance_ratio(_series("series", series), period))
+    return VarianceRatio(*_variance_ratio(_array("series", series, 1), period))
 
 
-def _series(name: str, values: ArrayLike) -> Floats:
-    series = np.ascontiguousarray(values, dtype=np.float64)
-    if series.ndim != 1:
-        msg = f"{name} must have one dimension, not {series.ndim}"
+def _array(name: str, values: ArrayLike, dimensions: int) -> Floats:
+    """Return values as the kernels take them: contiguous float64, and writable."""
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if array.ndim != dimensions:
+        msg = f"{name} must have {dimensions} dimension{'s' * (dimensions > 1)}, not {array.ndim}"
         raise ValueError(msg)
-    return series
+    return array if array.flags.writeable else array.copy()
 
 
 def _legs(y: ArrayLike, x: ArrayLike) -> tuple[Floats, Floats]:
-    legs = _series("y", y), _series("x", x)
+    legs = _array("y", y, 1), _array("x", x, 1)
     if len(legs[0]) != len(legs[1]):
         msg = f"y and x must have the same length, not {len(legs[0])} and {len(legs[1])}"
         raise ValueError(msg)

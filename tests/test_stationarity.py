@@ -545,15 +545,27 @@ def test_the_shortest_series_are_those_documented() -> None:
     assert shortest(lambda part: johansen(part, part**2, 2).trace[0]) == 12
 
 
+def test_series_may_be_of_any_kind_that_numpy_reads() -> None:
+    walk = np.cumsum(np.random.default_rng(6).normal(size=(3, 100)), axis=1).round(2)
+    expected = adf(walk[0], 1)
+    frozen = walk.copy()
+    frozen.flags.writeable = False
+    for series in (walk[0].tolist(), tuple(walk[0]), frozen[0], np.repeat(walk[0], 2)[::2]):
+        assert adf(series, 1) == expected
+    assert adf(np.arange(100) ** 2 % 7, 1).lag == 1
+    assert np.array_equal(engle_granger_all(frozen), engle_granger_all(walk), equal_nan=True)
+    assert np.array_equal(engle_granger_all(np.asfortranarray(walk)), engle_granger_all(walk), equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: adf(np.ones((2, 2))), "series must have one dimension, not 2"),
+        (lambda: adf(np.ones((2, 2))), "series must have 1 dimension, not 2"),
         (lambda: adf(np.ones(9), -3), r"lag must be .*, AIC \(-1\) or BIC \(-2\), not -3"),
         (lambda: adf(np.ones(9), 1, "ctt"), "trend must be one of n, c, ct, not 'ctt'"),  # type: ignore[arg-type]
         (lambda: adf(np.ones(9), AIC, "c", -1), "max_lag must not be negative, not -1"),
         (lambda: coint(np.ones(9), np.ones(8)), "must have the same length, not 9 and 8"),
-        (lambda: engle_granger_all(np.ones(9)), "values must have two dimensions.*, not 1"),
+        (lambda: engle_granger_all(np.ones(9)), "values must have 2 dimensions, not 1"),
     ],
 )
 def test_a_wrong_argument_is_named(call: Callable[[], object], message: str) -> None:
