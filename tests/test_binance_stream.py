@@ -1,6 +1,12 @@
 """The live feed against an exchange on the loop-back interface: real sockets, real frames, real faults."""
 
 import asyncio
+import base64
+import contextlib
+import hashlib
+import pickle
+import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +17,11 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, web
 from structlog.testing import capture_logs
+from websockets.exceptions import InvalidURI
 
+from connectors.binance import stream
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Trades
-
-REST, UNAVAILABLE = GAP_REPAIRS.index("rest"), GAP_REPAIRS.index("unavailable")
 
 
 class Exchange:
@@ -38,6 +44,7 @@ class Exchange:
 
     @property
     def endpoints(self) -> Endpoints:
+        """Where it listens."""
         return Endpoints((f"ws://127.0.0.1:{self.port}",), (f"http://127.0.0.1:{self.port}",))
 
     def _run(self) -> None:
@@ -45,6 +52,7 @@ class Exchange:
         app = web.Application()
         app.router.add_get("/stream", self._stream)
         app.router.add_get("/api/v3/{path}", self._rest)
+        app.router.add_get("/fapi/v1/{path}", self._rest)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         self.loop.run_until_complete(self._runner.setup())
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -56,10 +64,12 @@ class Exchange:
         self.loop.close()
 
     def close(self) -> None:
+        """End the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
 
     def call(self, coroutine: Any) -> Any:
+        """Run a coroutine in the exchange's thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
@@ -89,6 +99,8 @@ class Exchange:
             return web.json_response(
                 {"symbols": [{"symbol": name, "status": "TRADING"} for name in self.listed]}
             )
+        if "/fapi/" in request.path and path == "historicalTrades":
+            return web.json_response({"code": -2014, "msg": "API-key format invalid."}, status=401)
         first = int(request.query["fromId"])
         rows = [t for t in self.history.get(request.query["symbol"], []) if t["t"] >= first][:1000]
         body = [
@@ -118,6 +130,15 @@ class Exchange:
         if send:
             self.call(broadcast())
 
+    def say(self, text: str) -> None:
+        """Send a message to every connection."""
+
+        async def send() -> None:
+            for socket in list(self.sockets):
+                await socket.send_str(text)
+
+        self.call(send())
+
     def drop(self) -> None:
         """Cut all connections without a word."""
 
@@ -135,9 +156,11 @@ class Reader:
 
     def __init__(self, source: BinanceSource, resume: Any = None) -> None:
         self.partition = source.build_part("trades", "0", resume)
+        self.status = source.status
         self.blocks: list[Trades] = []
 
     def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+        """Poll until something is so."""
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
@@ -149,14 +172,27 @@ class Reader:
             time.sleep(0.001)
 
     def wait_for(self, *ids: int, symbol: int = 0) -> None:
+        """Poll until so many trades of a symbol came; they must be these."""
         self.until(lambda: len(self.ids(symbol)) >= len(ids))
         assert self.ids(symbol) == list(ids)
 
     def ids(self, symbol: int = 0) -> list[int]:
+        """Return the ids of a symbol that came so far."""
         trades = np.concatenate([np.empty(0, TRADE), *(block.trades for block in self.blocks)])
         return [int(id_) for id_ in trades["id"][trades["symbol"] == symbol]]
 
+    def poll_for(self, seconds: float) -> None:
+        """Poll for a while."""
+        until = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > until)
+
+    @property
+    def watermark(self) -> int:
+        """The last watermark that came, 0 before the first."""
+        return self.blocks[-1].watermark if self.blocks else 0
+
     def gaps(self) -> list[tuple[int, int, str, str, int]]:
+        """Return the gap rows that came so far: first id, last id, cause, repair, restored."""
         rows = np.concatenate([np.empty(0, GAP), *(block.gaps for block in self.blocks)])
         return [
             (
@@ -264,8 +300,7 @@ def test_without_a_network_one_line_says_so(readers: list[Reader]) -> None:
     with capture_logs() as logs:
         reader = Reader(BinanceSource(["AAAUSDT"], endpoints=nowhere, stop=threading.Event()))
         readers.append(reader)
-        until = time.monotonic() + 1.5
-        reader.until(lambda: time.monotonic() > until)
+        reader.poll_for(1.5)
     warnings = [log["event"] for log in logs if log["log_level"] == "warning"]
     assert len(warnings) == 1
     assert "make demo" in warnings[0]
@@ -279,3 +314,359 @@ def test_bad_arguments_are_named() -> None:
         BinanceSource([], stop=threading.Event())
     with pytest.raises(ValueError, match="unknown market 'coinm'"):
         default_endpoints("coinm")
+
+
+def test_a_missing_id_holds_up_its_own_symbol_only(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT", "BBBUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    exchange.rest_status = 503
+    exchange.trade("AAAUSDT", 2, send=False)
+    exchange.trade("AAAUSDT", 3)
+    exchange.trade("BBBUSDT", 50, 51)
+    reader.wait_for(50, 51, symbol=1)
+    assert reader.ids() == [1]
+    assert (reader.status.held, reader.status.open_gaps) == (1, 1)
+    exchange.rest_status = 200
+    reader.wait_for(1, 2, 3)
+    reader.until(lambda: len(reader.gaps()) == 2)
+    assert reader.gaps() == [(2, 2, "hole", "open", 0), (2, 2, "hole", "rest", 1)]
+    assert reader.status.restored == 1
+
+
+def test_ids_that_the_exchange_does_not_have_are_given_up(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    exchange.trade("AAAUSDT", 2, send=False)
+    exchange.trade("AAAUSDT", 3, 4, send=False, known=False)
+    exchange.trade("AAAUSDT", 5)
+    reader.wait_for(1, 2, 5)
+    reader.until(lambda: not reader.status.open_gaps)
+    assert reader.gaps() == [
+        (2, 4, "hole", "open", 0),
+        (2, 2, "hole", "rest", 1),
+        (3, 4, "hole", "unavailable", 0),
+    ]
+    assert reader.status.unavailable == 2
+
+
+def test_what_cannot_be_had_without_a_key_is_given_up_and_life_goes_on(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], market="usdm")
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1, 2, 5)
+    exchange.trade("AAAUSDT", 6, 8)
+    reader.wait_for(1, 2, 5, 6, 8)
+    reader.until(lambda: not reader.status.open_gaps)
+    assert [gap for gap in reader.gaps() if gap[3] != "open"] == [
+        (3, 4, "hole", "unavailable", 0),
+        (7, 7, "hole", "unavailable", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"e":"serverShutdown","E":1}',
+        '{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}',
+    ],
+    ids=["raw", "combined"],
+)
+def test_the_next_connection_is_made_before_the_exchange_shuts_the_old_one(
+    exchange: Exchange, readers: list[Reader], message: str
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    exchange.say(message)
+    reader.until(connected(exchange, 2))
+    exchange.trade("AAAUSDT", 2, 3)
+    reader.wait_for(1, 2, 3)
+    reader.until(lambda: reader.status.duplicates == 2)
+    reader.until(connected(exchange, 1))
+    exchange.trade("AAAUSDT", 4)
+    reader.wait_for(1, 2, 3, 4)
+    assert reader.gaps() == []
+    assert reader.status.reconnections == 1
+
+
+def test_a_connection_is_replaced_before_its_life_ends(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], life=0.5)
+    reader.until(connected(exchange))
+    id_ = 0
+    while reader.status.reconnections < 3:
+        id_ += 1
+        exchange.trade("AAAUSDT", id_)
+        reader.poll_for(0.02)
+    reader.wait_for(*range(1, id_ + 1))
+    assert reader.gaps() == []
+
+
+def test_ids_out_of_order_between_two_connections_are_no_gap(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    exchange.say('{"e":"serverShutdown","E":1}')
+    reader.until(
+        lambda: list(reader.status.connections.values()).count("live") == 1 and len(exchange.sockets) == 2
+    )
+    exchange.trade("AAAUSDT", 3)
+    reader.poll_for(0.1)
+    exchange.trade("AAAUSDT", 2)
+    reader.wait_for(1, 2, 3)
+    assert reader.gaps() == []
+
+
+def test_a_silent_market_follows_the_clock_of_the_exchange(exchange: Exchange, readers: list[Reader]) -> None:
+    exchange.clock = -1_300_000
+    reader = start(exchange, readers, ["AAAUSDT"], grace=0.2)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    behind = reader.watermark
+    reader.until(lambda: reader.watermark > behind + 1_000_000)
+    now = time.time_ns() // 1000 + exchange.clock
+    assert now - 2_000_000 < reader.watermark <= now - 200_000
+    outputs = len(reader.blocks)
+    reader.poll_for(1.0)
+    assert 0 < len(reader.blocks) - outputs <= 10
+
+
+def test_the_watermark_stands_still_without_a_connection(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], grace=0.1)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.until(lambda: len(reader.blocks) > 2)
+    exchange.refuse = True
+    exchange.drop()
+    gone = time.time_ns() // 1000
+    exchange.trade("AAAUSDT", 2)
+    missed = exchange.history["AAAUSDT"][-1]["T"]
+    reader.poll_for(0.8)
+    assert reader.watermark < gone
+    assert reader.watermark < missed
+    exchange.refuse = False
+    reader.wait_for(1, 2)
+    [block] = [block for block in reader.blocks if 2 in block.trades["id"]]
+    before = max(b.watermark for b in reader.blocks[: [b is block for b in reader.blocks].index(True)])
+    assert before < missed
+    reader.until(lambda: reader.watermark > missed)
+
+
+def test_the_watermark_waits_for_missing_trades_but_not_for_ever(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], patience=1.0)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    exchange.rest_status = 503
+    first = exchange.history["AAAUSDT"][-1]["T"]
+    exchange.trade("AAAUSDT", 2, send=False)
+    time.sleep(0.01)
+    exchange.trade("AAAUSDT", 3)
+    reader.poll_for(0.6)
+    assert reader.watermark <= first
+    reader.until(lambda: reader.watermark > first)
+    assert reader.ids() == [1]
+    exchange.rest_status = 200
+    reader.wait_for(1, 2, 3)
+
+
+def test_a_full_queue_is_dropped_and_healed_by_rest(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], queue_bytes=2_000)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    for id_ in range(2, 200):
+        exchange.trade("AAAUSDT", id_)
+    time.sleep(0.2)
+    assert reader.status.overflows > 100
+    reader.wait_for(*range(1, 200))
+    reader.until(lambda: len(reader.gaps()) >= 2)
+    first, last, cause, repair, restored = reader.gaps()[-1]
+    assert (cause, repair, last - first + 1) == ("overflow", "rest", restored)
+
+
+def test_a_stream_that_stopped_sending_is_found_out_by_rest(
+    exchange: Exchange, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_SILENCE", 1.0)
+    monkeypatch.setattr(stream, "_FRESH", 100_000)
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    exchange.trade("AAAUSDT", 2, 3, send=False)
+    reader.wait_for(1, 2, 3)
+    reader.until(lambda: len(reader.gaps()) >= 2 and reader.status.reconnections == 1)
+    assert reader.gaps()[-1] == (2, 3, "stale", "rest", 2)
+
+
+def test_ids_that_start_again_are_followed_and_said_so(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1000)
+    reader.wait_for(1000)
+    exchange.clock = 5_000_000
+    with capture_logs() as logs:
+        exchange.trade("AAAUSDT", 7, 8)
+        reader.wait_for(1000, 7, 8)
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == [
+        "trade ids start again; what came between cannot be told"
+    ]
+
+
+def test_symbols_that_do_not_exist_are_named_and_left_out(exchange: Exchange, readers: list[Reader]) -> None:
+    with capture_logs() as logs:
+        reader = start(exchange, readers, ["AAAUSDT", "NOPEUSDT"])
+        reader.until(lambda: any("NOPEUSDT" in log["event"] for log in logs))
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == [
+        "no such symbol on Binance spot: NOPEUSDT; left out"
+    ]
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+
+
+def test_many_symbols_are_spread_over_connections(exchange: Exchange, readers: list[Reader]) -> None:
+    symbols = [f"S{i}USDT" for i in range(1030)]
+    exchange.listed = symbols
+    reader = start(exchange, readers, symbols)
+    reader.until(lambda: list(reader.status.connections.values()) == ["live", "live"])
+    subscribed = sorted(len(streams) for streams in exchange.sockets.values())
+    assert subscribed == [6, 1024]
+    exchange.trade("S0USDT", 5)
+    exchange.trade("S1023USDT", 6)
+    exchange.trade("S1029USDT", 7)
+    reader.wait_for(5)
+    reader.wait_for(6, symbol=1023)
+    reader.wait_for(7, symbol=1029)
+
+
+def test_endpoints_are_tried_in_turn(exchange: Exchange, readers: list[Reader]) -> None:
+    both = Endpoints(
+        ("ws://127.0.0.1:9", *exchange.endpoints.ws), ("http://127.0.0.1:9", *exchange.endpoints.rest)
+    )
+    reader = start(exchange, readers, ["AAAUSDT"], endpoints=both)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1, 3)
+    exchange.trade("AAAUSDT", 2, send=False)
+    exchange.history["AAAUSDT"].sort(key=lambda trade: int(trade["t"]))
+    reader.wait_for(1, 2, 3)
+    assert reader.status.endpoint == exchange.endpoints.ws[0]
+
+
+def test_an_error_of_the_thread_reaches_the_dataflow(readers: list[Reader]) -> None:
+    reader = Reader(
+        BinanceSource(["AAAUSDT"], endpoints=Endpoints(("nonsense",), ()), stop=threading.Event())
+    )
+    readers.append(reader)
+    with pytest.raises(InvalidURI):
+        reader.poll_for(5)
+
+
+def test_a_position_of_another_stream_is_not_taken_up(exchange: Exchange, readers: list[Reader]) -> None:
+    first = start(exchange, readers, ["AAAUSDT"])
+    first.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    first.wait_for(1)
+    state = first.partition.snapshot()
+    assert pickle.loads(pickle.dumps(state)) == state
+    with capture_logs() as logs:
+        other = start(exchange, readers, ["AAAUSDT"], state, stream="aggTrade")
+    assert other.partition.snapshot()["last_ids"] == {}
+    assert "another feed" in logs[0]["event"]
+
+
+def _frame(payload: bytes, opcode: int = 1, fin: bool = True) -> bytes:
+    """Build a WebSocket frame as a server sends it."""
+    head = bytes([(0x80 if fin else 0) | opcode])
+    size = len(payload)
+    if size < 126:
+        return head + bytes([size]) + payload
+    if size < 65536:
+        return head + bytes([126]) + size.to_bytes(2, "big") + payload
+    return head + bytes([127]) + size.to_bytes(8, "big") + payload
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_messages_survive_any_cut_of_the_byte_stream(seed: int, readers: list[Reader]) -> None:
+    draw = random.Random(seed)
+    ids = range(1, 301)
+    sent = bytearray()
+    pings = 0
+    for id_ in ids:
+        trade = {
+            "e": "trade",
+            "E": id_,
+            "s": "AAAUSDT",
+            "t": id_,
+            "p": "1",
+            "q": "1",
+            "T": id_,
+            "m": True,
+            "M": True,
+        }
+        payload = orjson.dumps({"stream": "aaausdt@trade", "data": trade})
+        kind = draw.random()
+        if kind < 0.1:
+            cut = draw.randrange(len(payload))
+            sent += _frame(payload[:cut], fin=False) + _frame(b"?", 9) + _frame(payload[cut:], 0)
+            pings += 1
+        else:
+            sent += _frame(payload)
+        if kind > 0.95:
+            sent += _frame(b'{"e":"' + b"x" * draw.choice([10, 200, 70_000]) + b'"}')
+        elif kind > 0.9:
+            sent += _frame(b"?", 9)
+            pings += 1
+    answers = bytearray()
+
+    async def serve(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
+        head = await incoming.readuntil(b"\r\n\r\n")
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", head)
+        assert key is not None
+        accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        response += b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        rest = response + bytes(sent)
+        while rest:
+            size = draw.choice([1, 2, 3, 50, 1000, 100_000])
+            outgoing.write(rest[:size])
+            rest = rest[size:]
+            await outgoing.drain()
+            if draw.random() < 0.5:
+                await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError):
+            while data := await incoming.read(4096):
+                answers.extend(data)
+        outgoing.close()
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    port = server.sockets[0].getsockname()[1]
+    nowhere = ("http://127.0.0.1:9",)
+    source = BinanceSource(
+        ["AAAUSDT"], endpoints=Endpoints((f"ws://127.0.0.1:{port}",), nowhere), stop=threading.Event()
+    )
+    reader = Reader(source)
+    try:
+        reader.wait_for(*ids)
+        assert reader.gaps() == []
+        assert reader.status.decode.malformed == 0
+        # Each ping was answered: 2 bytes of header, 4 of mask, 1 of payload.
+        reader.until(lambda: len(answers) >= 7 * pings)
+    finally:
+        reader.partition.close()
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.close()

@@ -25,6 +25,8 @@ from typing_extensions import override
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import DATA_OPCODES, Frame
+from websockets.protocol import Event as ProtocolEvent
 from websockets.protocol import State
 
 from connectors.binance.rest import RestClient, RestError
@@ -41,6 +43,7 @@ _MAX_MESSAGE: Final = 1 << 20
 _OVERLAP: Final = 2.0  # s that both deliver when one connection replaces another; the worst lag seen is 0.2
 _SILENCE: Final = 0.5  # s without a message after which a ping proves the connection alive
 _SHORT_LIVED: Final = 5.0  # s; a connection that ends sooner counts as a failed attempt
+_MAX_BACKOFF: Final = 15.0  # s between attempts to connect, at most
 _REQUESTS_AT_ONCE: Final = 4
 _CLOCK_INTERVAL: Final = 60.0
 
@@ -240,7 +243,7 @@ class _Connection(ClientConnection):
 
     ``websockets`` spends about 5 us a message on frames, events and queues. Messages of an exchange are
     short, whole and uncompressed, so they are cut out here, many at a time; all else, which is the handshake,
-    pings, pongs, fragments and the close, goes to the library as it came.
+    pings, pongs, fragments and the close, goes through the library as it came.
     """
 
     def __init__(
@@ -250,6 +253,7 @@ class _Connection(ClientConnection):
         self._sink = sink
         self._tail = b""
         self._in_handshake = True
+        self._fragments: list[bytes] = []
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -284,6 +288,17 @@ class _Connection(ClientConnection):
                 return
             super().data_received(data[:size])
             data = data[size:]
+
+    @override
+    def process_event(self, event: ProtocolEvent) -> None:
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+            return
+        self._fragments.append(bytes(event.data))
+        if event.fin:
+            message = b"".join(self._fragments)
+            self._fragments.clear()
+            self._sink(message, np.zeros(1, np.int64), np.full(1, len(message), np.int64))
 
 
 def _frame_size(data: bytes) -> int:
@@ -323,7 +338,8 @@ class _Session:
     """One WebSocket connection: in the making, live, or on its way out."""
 
     connection: ClientConnection
-    reader: asyncio.Task[None]
+    end: asyncio.Task[None]
+    """Done once the connection has ended."""
 
     def __init__(self, name: str, group: int) -> None:
         self.name = name
@@ -466,7 +482,7 @@ class Feed:
         session = await self._open(group, count, failures)
         while True:
             retire = asyncio.create_task(session.retire.wait())
-            await asyncio.wait({session.reader, retire}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({session.end, retire}, return_when=asyncio.FIRST_COMPLETED)
             retire.cancel()
             if time.monotonic() - session.began < _SHORT_LIVED:
                 failures += 1
@@ -476,7 +492,7 @@ class Feed:
             self._status.reconnections += 1
             count += 1
             following = await self._open(group, count, failures)
-            if not session.reader.done():
+            if not session.end.done():
                 # Both deliver for a while: the new one's first trades overlap with the old one's last.
                 retiring = asyncio.create_task(self._end(session, _OVERLAP))
                 self._retiring.add(retiring)
@@ -490,7 +506,7 @@ class Feed:
         while True:
             if failures:
                 # Full jitter, so that many clients of an exchange that restarts don't come back in step.
-                ceiling = min(0.25 * 2 ** min(failures, 7), 30.0)
+                ceiling = min(0.1 * 2 ** min(failures, 9), _MAX_BACKOFF)
                 await asyncio.sleep(random.uniform(0.05, ceiling))  # noqa: S311
             await self._attempts.take()
             base = hosts[self._host[group] % len(hosts)]
@@ -549,7 +565,7 @@ class Feed:
             self._options.life * random.uniform(0.95, 1.0),  # noqa: S311
             session.retire.set,
         )
-        session.reader = asyncio.create_task(self._read(session))
+        session.end = asyncio.create_task(self._outlive(session))
         self._sessions.add(session)
         self._alive[session.group] += 1
         if self._alive[session.group] == 1:
@@ -561,22 +577,16 @@ class Feed:
             _LOG.warning("connected", endpoint=base)
         return session
 
-    async def _read(self, session: _Session) -> None:
-        """Take the few messages that the library hands over, until the connection ends."""
-        try:
-            while True:
-                data = await session.connection.recv(decode=False)
-                self._receive(session, data, np.zeros(1, np.int64), np.full(1, len(data), np.int64))
-        except ConnectionClosed:
-            pass
-        finally:
-            self._sessions.discard(session)
-            self._set_state(session.name, None)
-            if session.end_of_life is not None:
-                session.end_of_life.cancel()
-            self._alive[session.group] -= 1
-            if self._alive[session.group] == 0:
-                self.inbox.append(Down(session.group, session.cause))
+    async def _outlive(self, session: _Session) -> None:
+        """Wait for the end of a connection, and note it."""
+        await session.connection.wait_closed()
+        self._sessions.discard(session)
+        self._set_state(session.name, None)
+        if session.end_of_life is not None:
+            session.end_of_life.cancel()
+        self._alive[session.group] -= 1
+        if self._alive[session.group] == 0:
+            self.inbox.append(Down(session.group, session.cause))
 
     def _receive(
         self, session: _Session, buffer: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
@@ -613,7 +623,7 @@ class Feed:
         self._set_state(session.name, "retiring")
         await asyncio.sleep(delay)
         await session.connection.close()
-        await asyncio.wait([session.reader])
+        await asyncio.wait([session.end])
 
     def _set_state(self, name: str, state: str | None) -> None:
         # A new dict each time: others iterate over it.
