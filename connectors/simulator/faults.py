@@ -145,7 +145,6 @@ def schedule(seed: int, symbols: Sequence[str], mean: float = 20.0) -> Iterator[
     while True:
         at += draw.expovariate(1 / mean)
         kind = draw.choice(kinds)
-        fault = Fault(kind, at=round(at, 3))
         change: dict[str, Any] = {}
         if kind in ("silence", "slow", "delay", "refuse", "hang"):
             change["duration"] = round(draw.uniform(1.0, 15.0), 3)
@@ -161,7 +160,7 @@ def schedule(seed: int, symbols: Sequence[str], mean: float = 20.0) -> Iterator[
             change = {"amount": draw.choice((-1.5, 1.5)), "duration": round(draw.uniform(5.0, 60.0), 3)}
         if kind in FRAME_KINDS and draw.random() < 0.5:
             change["symbol"] = draw.choice(symbols)
-        yield Fault(**{**{f.name: getattr(fault, f.name) for f in fields(Fault)}, **change})
+        yield Fault(kind, at=round(at, 3), **change)
 
 
 def take(count: int, items: Iterator[T]) -> list[T]:

@@ -23,7 +23,8 @@ BULK = 32
 Bytes = NDArray[np.uint8]
 
 _DECIMALS = 8
-_POWERS = 10 ** np.arange(19, dtype=np.int64)
+# No int64 has twenty digits, which the last entry says.
+_POWERS = np.append(10 ** np.arange(19, dtype=np.int64), np.iinfo(np.int64).max)
 _FOUR_DIGITS = np.frombuffer("".join(f"{i:04d}" for i in range(10_000)).encode(), np.uint8).reshape(-1, 4)
 
 

@@ -132,8 +132,10 @@ def symbol_of(name: str, market: MarketName, seed: int) -> Symbol:
         price, price_decimals, quantity_decimals, weight, beta = known
     else:
         draw = np.random.default_rng([seed, _number(name)])
-        dollars = math.exp(draw.uniform(math.log(0.01), math.log(500.0)))
-        price = dollars / _QUOTE_IN_DOLLARS.get(quote, 1.0)
+        worth = _QUOTE_IN_DOLLARS.get(quote, 1.0)
+        # Not so low that eight decimals would leave a price of a few ticks.
+        dollars = math.exp(draw.uniform(math.log(1.0 if worth > 100 else 0.01), math.log(500.0)))
+        price = dollars / worth
         price_decimals = min(8, max(0, 4 - math.floor(math.log10(price))))
         quantity_decimals = min(8 - price_decimals, max(0, 1 + math.floor(math.log10(dollars))))
         weight, beta = float(draw.uniform(0.005, 0.1)), float(draw.uniform(0.5, 1.6))
@@ -538,7 +540,8 @@ class ModelMarket(Market):
 
         rate = self._rates[symbol] if forward else min(self._rates[symbol], PAST_RATE)
         orders_rate = rate / FILLS_PER_ORDER
-        activity = _ornstein_uhlenbeck(0.0, math.exp(-1 / 60), 0.06 * draw.standard_normal(CHUNK))[1:]
+        # Busy and calm minutes: stationary variance 0.11, half of it taken off so that the mean is the rate.
+        activity = _ornstein_uhlenbeck(0.0, math.exp(-1 / 60), 0.06 * draw.standard_normal(CHUNK))[1:] - 0.055
         burst_rate = min(0.1, BURST_SHARE * orders_rate / (sum(BURST_ORDERS) / 2))
         burst = np.where(draw.random(CHUNK) < burst_rate, draw.integers(*BURST_ORDERS, CHUNK), 0)
         orders = draw.poisson(orders_rate * (1 - BURST_SHARE) * np.exp(activity))

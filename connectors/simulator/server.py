@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -57,7 +58,7 @@ BUFFER_LIMIT = 64 * 2**20
 
 MAX_STREAMS = 1024
 MESSAGES_PER_SECOND = 5
-CONNECTS = (300, 300.0)  # attempts in so many seconds
+CONNECT_WINDOW = 300.0  # seconds in which the attempts are counted
 BAN_AFTER = 20
 """Requests answered with 429 in one minute before the ban; Binance says "repeatedly"."""
 BAN_SECONDS = (120.0, 3 * 86_400.0)
@@ -90,6 +91,7 @@ class Config:
     :arg ping_interval: real seconds between pings.
     :arg pong_timeout: real seconds after which a connection without a pong is closed.
     :arg life: real seconds that a connection lives.
+    :arg connect_limit: WebSocket connection attempts per five minutes.
     :arg weight_limit: request weight per minute; None: the market's own (6,000 spot, 2,400 USD-M).
     """
 
@@ -111,6 +113,7 @@ class Config:
     ping_interval: float = 20.0
     pong_timeout: float = 60.0
     life: float = 86_400.0
+    connect_limit: int = 300
     weight_limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -441,6 +444,9 @@ class Simulator:
     async def _open(self) -> None:
         app = web.Application()
         app.router.add_get(self._api.prefix + "/{endpoint}", self._rest)
+        for prefix in {"/api/v3", "/fapi/v1", "/dapi/v1"} - {self._api.prefix}:
+            # Clients such as ccxt ask every market what it lists, and the others list nothing here.
+            app.router.add_get(prefix + "/exchangeInfo", self._nothing_listed)
         # USD-M streams moved under /market; the bare paths stay for clients that have not.
         for base in ("", "/market") if self.market.name == "usdm" else ("",):
             app.router.add_get(base + "/ws", self._stream)
@@ -552,9 +558,9 @@ class Simulator:
                 connection.send(data, now)
 
     def _of(self, ticks: Ticks, symbols: frozenset[int]) -> Ticks:
-        if len(symbols) == len(self._index):
+        if len(symbols) == len(self.market.symbols):
             return ticks
-        chosen: NDArray[np.bool_] = np.zeros(len(self._index), np.bool_)
+        chosen: NDArray[np.bool_] = np.zeros(len(self.market.symbols), np.bool_)
         chosen[list(symbols)] = True
         return ticks.take(chosen[ticks.symbol])
 
@@ -596,12 +602,13 @@ class Simulator:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         now = time.monotonic()
-        while self._attempts and self._attempts[0] < now - CONNECTS[1]:
+        while self._attempts and self._attempts[0] < now - CONNECT_WINDOW:
             self._attempts.popleft()
         self._attempts.append(now)
-        if len(self._attempts) > CONNECTS[0]:
-            text = f"Too many connection attempts from IP; current limit is {CONNECTS[0]} per '5 MINUTE'."
-            return _refusal(ApiError(-1034, text, 429, CONNECTS[1]))
+        limit = self.config.connect_limit
+        if len(self._attempts) > limit:
+            text = f"Too many connection attempts from IP; current limit is {limit} per '5 MINUTE'."
+            return _refusal(ApiError(-1034, text, 429, CONNECT_WINDOW))
         while self._hanging:
             await asyncio.sleep(0.05)
         try:
@@ -609,6 +616,8 @@ class Simulator:
         except ApiError as error:
             return _refusal(error)
         combined = request.path.endswith("/stream")
+        if request.transport is None or request.transport.is_closing():
+            return web.Response(status=499)  # gave up while the handshake hung
         socket = web.WebSocketResponse(autoping=False, autoclose=False, compress=False, timeout=1.0)
         if not socket.can_prepare(request):
             return web.Response(status=400, text="expected a WebSocket handshake\n")
@@ -617,7 +626,7 @@ class Simulator:
         assert isinstance(transport, asyncio.Transport)
         connection = _Connection(next(self._numbers), socket, transport, combined, micro, now)
         connection.next_ping = now + self.config.ping_interval
-        names = request.query.get("streams", "") if combined else request.match_info.get("streams", "")
+        names = _stream_names(request) if combined else request.match_info.get("streams", "")
         connection.streams = dict.fromkeys(n for n in names.split("/") if n)
         self._resolve(connection)
         self._connections[connection] = None
@@ -643,7 +652,9 @@ class Simulator:
                     if len(connection.streams) > MAX_STREAMS:
                         await socket.close(code=POLICY, message=b"Too many streams")
                         break
-            if not connection.silent and not transport.is_closing():
+            while connection.silent and not transport.is_closing():
+                await asyncio.sleep(0.05)  # half-open: not even a close frame is answered
+            if not transport.is_closing():
                 await socket.close()
         finally:
             self._connections.pop(connection, None)
@@ -898,6 +909,10 @@ class Simulator:
         except (ValueError, TypeError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response({"accepted": len(faults)})
+
+    async def _nothing_listed(self, request: web.Request) -> web.Response:
+        body = {"timezone": "UTC", "serverTime": self.now() // 1_000, "rateLimits": [], "symbols": []}
+        return web.json_response(body)
 
     async def _show(self, request: web.Request) -> web.Response:
         symbols = {}
@@ -1224,7 +1239,7 @@ class _Query:
         self.values = values
 
     def check(self, allowed: frozenset[str]) -> None:
-        names = list(self.values)
+        names = [name for name, _ in self.values.items()]  # a MultiDict's items repeat, its keys may not
         if len(names) != len(set(names)):
             raise ApiError(-1101, "Duplicate values for a parameter detected.")
         if not set(names) <= allowed:
@@ -1324,6 +1339,15 @@ def _is_request_id(value: object) -> bool:
 
 def _illegal(name: str, legal: str) -> NoReturn:
     raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
+
+
+def _stream_names(request: web.Request) -> str:
+    """Return the parameter ``streams``, whose plus sign (``@+08:00``) is a plus sign, not a space."""
+    for part in request.rel_url.raw_query_string.split("&"):
+        name, _, value = part.partition("=")
+        if name == "streams":
+            return unquote(value)
+    return ""
 
 
 def _time_unit(text: str | None) -> int:
