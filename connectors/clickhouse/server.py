@@ -41,16 +41,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-import structlog
 from aiohttp import web
 
+from connectors.clickhouse.formats import STREAMED, Connection, Pipe, escape, pieces
 from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
 from connectors.clickhouse.store import Store, StoreError
 
 if TYPE_CHECKING:
     from aiohttp.multipart import BodyPartReader
-
-log = structlog.get_logger()
 
 
 def _words(text: str) -> frozenset[str]:
@@ -119,18 +117,6 @@ _FORMATS = _words("""
         for block in ("", "MonoBlock")
     ),
 )
-
-# chDB writes each block of a streamed result as a whole: these formats may be joined; those with names and
-# types repeat so many lines at the start of each block.
-_STREAMED = dict.fromkeys(
-    _words("""
-    Native RowBinary TSKV JSONEachRow NDJSON JSONLines JSONL JSONStringsEachRow JSONCompactEachRow
-    JSONCompactStringsEachRow CSV TSV TSVRaw TabSeparated TabSeparatedRaw Raw LineAsString
-    """),
-    0,
-)
-for _name in ("CSV", "TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "Raw", "JSONCompactEachRow"):
-    _STREAMED.update({f"{_name}WithNames": 1, f"{_name}WithNamesAndTypes": 2})
 
 # Settings a query may change: how results look, and limits of its own. None of them names a file, an address
 # or a schema, and none lifts a limit of the server.
@@ -239,18 +225,6 @@ def _refuse(what: str) -> NoReturn:
     _fail(_READONLY, f"{what}. This server answers read-only queries of the store.")
 
 
-class _Result(Protocol):
-    def bytes(self) -> bytes: ...
-
-
-class _Connection(Protocol):
-    def query(self, sql: str, format: str, params: Mapping[str, str]) -> _Result: ...  # noqa: A002
-
-    def send_query(self, sql: str, format: str, params: Mapping[str, str]) -> Any: ...  # noqa: A002
-
-    def close(self) -> None: ...
-
-
 @dataclass
 class _Query:
     """A query as it came in."""
@@ -274,21 +248,21 @@ class _Gate:
     nodes of the tree are compared with lists of what is allowed.
     """
 
-    def __init__(self, connection: _Connection, database: str) -> None:
+    def __init__(self, connection: Connection, database: str) -> None:
         self._database = database
         names = connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw", {}).bytes()
         self._table_functions = frozenset(names.decode().split()) - _TABLE_FUNCTIONS
         names = connection.query("SELECT lower(name) FROM system.functions", "TSVRaw", {}).bytes()
         self._functions = frozenset(names.decode().split())
 
-    def check(self, connection: _Connection, query: _Query) -> None:
+    def check(self, connection: Connection, query: _Query) -> None:
         """Refuse a query, or set its format and settings from its own clauses.
 
         :raises QueryError: If it does not parse, or is not allowed.
         """
         # Alone, formatQuery parses and refuses several statements at once, so what follows parses one
         # statement.
-        text = _text(connection, _PARSE, {"q": _escape(query.sql)})
+        text = _text(connection, _PARSE, {"q": escape(query.sql)})
         masked = re.sub(
             r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.)*\"", lambda m: "_" * len(m[0]), text
         )
@@ -297,6 +271,9 @@ class _Gate:
         found = re.search(r" FORMAT (\w+)(?: SETTINGS .*)?$", masked)
         if found:
             query.format = found[1]
+            if query.format in ("Arrow", "Parquet"):
+                # These are written here, from a stream of Arrow: the query must not name another format.
+                query.sql = text[: found.start()] + text[found.end(1) :]
         if query.format not in _FORMATS:
             _fail(_UNKNOWN_FORMAT, f"Format {query.format} is not known or not allowed here")
         for start in re.finditer(r"\bSETTINGS (?=\w+ = )", masked):
@@ -305,7 +282,7 @@ class _Gate:
         self._check_tree(tree, query.database)
         self._check_settings(connection, query)
 
-    def _check_settings(self, connection: _Connection, query: _Query) -> None:
+    def _check_settings(self, connection: Connection, query: _Query) -> None:
         for name, value in query.settings.items():
             if not _SETTINGS.fullmatch(name):
                 _refuse(f"Setting {name} cannot be changed")
@@ -319,10 +296,10 @@ class _Gate:
             elif name == "additional_result_filter":
                 self._check_condition(connection, value, query.database)
 
-    def _check_condition(self, connection: _Connection, condition: str, database: str) -> None:
+    def _check_condition(self, connection: Connection, condition: str, database: str) -> None:
         """Conditions given as text are parsed apart from the query, so they are checked apart from it."""
         sql = f"SELECT {condition}"
-        _text(connection, _PARSE, {"q": _escape(sql)})
+        _text(connection, _PARSE, {"q": escape(sql)})
         self._check_tree(_text(connection, f"EXPLAIN AST {sql}", {}), database)
 
     def _check_tree(self, tree: str, database: str) -> None:
@@ -360,17 +337,12 @@ class _Gate:
             _refuse(f"Table {name} is not allowed")
 
 
-def _text(connection: _Connection, sql: str, parameters: Mapping[str, str]) -> str:
+def _text(connection: Connection, sql: str, parameters: Mapping[str, str]) -> str:
     """Run one of the gate's own queries."""
     try:
         return connection.query(sql, "TSVRaw", params=parameters).bytes().decode()
     except Exception as ex:
         raise QueryError.of(ex) from ex
-
-
-def _escape(text: str) -> str:
-    """Parameters are read as a field of TabSeparated."""
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _assignments(text: str, at: int) -> Iterator[tuple[str, str]]:
@@ -395,11 +367,10 @@ class _Cursor:
     Made, stepped and closed in worker threads, by one at a time.
     """
 
-    def __init__(self, connection: _Connection, gate: _Gate, query: _Query, version: str) -> None:
+    def __init__(self, connection: Connection, gate: _Gate, query: _Query, version: str) -> None:
         self._connection = connection
         self._query = query
         self._version = version
-        self._header: bytes | None = None
         self._pieces: Iterator[bytes] = iter(())
         try:
             gate.check(connection, query)
@@ -422,7 +393,7 @@ class _Cursor:
             "max_bytes_ratio_before_external_sort": "0",
             "max_bytes_ratio_before_external_group_by": "0",
         }
-        if self._query.format not in _STREAMED:
+        if self._query.format not in STREAMED:
             settings["max_result_bytes"] = str(_RESULT)
         for name, value in self._query.settings.items():
             if name == "max_execution_time":
@@ -448,49 +419,16 @@ class _Cursor:
         # The comment is how `kill` finds the query; on a line of its own, as the text may end in a comment.
         sql = f"{query.sql.rstrip().rstrip(';')}\n/* {query.id} */"
         try:
-            if query.format in _STREAMED:
-                yield from self._stream(sql)
-            else:
-                yield self._connection.query(sql, query.format, params=query.parameters).bytes()
-        except (QueryError, UnknownTypeError):
-            raise
+            empty = True
+            for piece in pieces(self._connection, sql, query.format, query.parameters, query.revision):
+                empty = False
+                yield piece
+            if empty and query.format == "Native":
+                yield reframe(self._describe(), query.revision)
+        except UnknownTypeError as ex:
+            _fail(44, str(ex))
         except Exception as ex:
             raise QueryError.of(ex) from ex
-
-    def _stream(self, sql: str) -> Iterator[bytes]:
-        lines = _STREAMED[self._query.format]
-        empty = True
-        stream = self._connection.send_query(sql, self._query.format, params=self._query.parameters)
-        try:
-            for chunk in stream:
-                piece = chunk.bytes()
-                if not piece:
-                    continue
-                empty = False
-                yield self._joined(piece, lines)
-        finally:
-            stream.close()
-        if empty and self._query.format == "Native":
-            yield reframe(self._describe(), self._query.revision)
-        elif empty and lines:
-            # Nothing came: ask again, whole, for the names alone.
-            yield self._connection.query(sql, self._query.format, params=self._query.parameters).bytes()
-
-    def _joined(self, piece: bytes, lines: int) -> bytes:
-        if self._query.format == "Native":
-            try:
-                return reframe(piece, self._query.revision)
-            except UnknownTypeError as ex:
-                raise QueryError(44, str(ex)) from ex
-        if not lines:
-            return piece
-        if self._header is None:
-            end = 0
-            for _ in range(lines):
-                end = piece.index(b"\n", end) + 1
-            self._header = piece[:end]
-            return piece
-        return piece.removeprefix(self._header)
 
     def _describe(self) -> bytes:
         """Name the columns of a result without rows, as a server's first block does."""
@@ -552,36 +490,23 @@ def _compressor(name: str) -> _Compressor:
     return zlib.compressobj(1, zlib.DEFLATED, 31 if name == "gzip" else 15)
 
 
-class _Packed(io.BytesIO):
-    """Outlives the stream that writes to it: closing the stream writes the end of the frame."""
-
-    def close(self) -> None:
-        """Stay open."""
-
-
 class _ArrowCompressor:
     """Arrow's codecs: Python 3.11 has neither lz4 nor zstd."""
 
     def __init__(self, name: str) -> None:
         import pyarrow as pa
 
-        self._packed = _Packed()
+        self._packed = Pipe()
         self._stream = pa.CompressedOutputStream(pa.PythonFile(self._packed, mode="w"), name)
 
     def compress(self, data: bytes) -> bytes:
         self._stream.write(data)
         self._stream.flush()
-        return self._take()
+        return self._packed.take()
 
     def flush(self) -> bytes:
         self._stream.close()
-        return self._take()
-
-    def _take(self) -> bytes:
-        packed = self._packed.getvalue()
-        self._packed.seek(0)
-        self._packed.truncate()
-        return packed
+        return self._packed.take()
 
 
 def _accepted(header: str) -> str | None:
@@ -662,7 +587,6 @@ class EmbeddedServer:
                 "another program may be using the port; name another, or go on without it"
             )
             raise StoreError(msg)
-        log.info("store served", url=f"http://{self.host}:{self.port}")
 
     def stop(self) -> None:
         """Stop listening, end running queries and release the connections. Calling it again does nothing."""
@@ -879,10 +803,10 @@ class EmbeddedServer:
             "X-Content-Type-Options": "nosniff",
         }
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         import chdb
 
-        connection: _Connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+        connection: Connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
         return connection
 
     def _open(self, query: _Query) -> _Cursor:

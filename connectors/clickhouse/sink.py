@@ -80,8 +80,8 @@ class Columns:
         self._source = source
         self._symbols = list(symbols)
         self._pairs = list(pairs)
-        self._y = [pair.split("/")[0] for pair in pairs]
-        self._x = [pair.split("/")[1] for pair in pairs]
+        legs = [symbols.index(leg) for pair in pairs for leg in pair.split("/")]
+        self._y, self._x = np.array(legs, np.int32).reshape(-1, 2).T
         self._tables: dict[str, Callable[[Block], dict[str, pa.Array]]] = {
             "trades": self._trades,
             "bars": self._bars,
@@ -139,8 +139,8 @@ class Columns:
         """Columns that identify a row of statistics."""
         return {
             "pair": _names(block["pair"], self._pairs),
-            "y": _names(block["pair"], self._y),
-            "x": _names(block["pair"], self._x),
+            "y": _names(self._y[block["pair"]], self._symbols),
+            "x": _names(self._x[block["pair"]], self._symbols),
             "timeframe": _timeframes(block["timeframe"]),
             "method": _names(block["method"], METHODS),
             "time": _times(block["time"]),

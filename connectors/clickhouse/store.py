@@ -13,6 +13,7 @@ What can go wrong outside the program is raised as `StoreError`, whose text is o
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -47,12 +48,55 @@ _ROW_TABLES = ("stored_trades", "stored_bars", "stored_pair_metrics", "stored_si
 # A server that is there answers a connection attempt within milliseconds; more than this is a wrong address.
 _CONNECT_SECONDS = 10
 
+# Errors of ClickHouse that a repetition may not meet: timeouts, too many queries or parts, memory, read-only
+# replicas, unknown status of an insert, cancelled, file system, keeper, overload.
+_PASSING = frozenset(
+    {
+        74,
+        75,
+        76,
+        159,
+        160,
+        202,
+        209,
+        210,
+        225,
+        241,
+        242,
+        252,
+        279,
+        285,
+        286,
+        319,
+        364,
+        394,
+        425,
+        458,
+        479,
+        499,
+        631,
+        745,
+        999,
+        1000,
+        1001,
+        1002,
+    }
+)
+
 # clickhouse-connect logs what it also raises; without a handler Python would print it to stderr.
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 
 class StoreError(Exception):
     """Say in one line what failed, what was expected and what to do."""
+
+
+class StoreBusyError(StoreError):
+    """Raised for what passes by itself or by an operator's hand: no answer, no space, too many parts."""
+
+
+class StoreInUseError(StoreError):
+    """Raised for an embedded store that another process has open: ask its server instead."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +208,9 @@ class Store:
         :raises StoreError: If they could not be written.
         """
         with self._explained(f"writing {rows.num_rows} rows to {table}"):
-            self.client.insert_arrow(table, rows, database=self.dsn.database)
+            # Servers would else gather inserts in memory first, on by default since ClickHouse 26.3.
+            settings = None if self.dsn.path else {"async_insert": "0"}
+            self.client.insert_arrow(table, rows, database=self.dsn.database, settings=settings)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return its rows.
@@ -313,27 +359,23 @@ def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
     code = getattr(ex, "code", None)
     if code is None and (found := re.search(r"Code: (\d+)\.", text)):
         code = int(found[1])
-    if "Cannot lock file" in text:
-        line = (
-            f"the folder {dsn} is in use by another process: stop it, ask it over HTTP "
-            "(http://127.0.0.1:8123), or name another folder in PAIRFLOW_CLICKHOUSE"
+    if "NOT_ENOUGH_SPACE" in text or "No space left on device" in text or code == 243:
+        return StoreBusyError(
+            f"no space left on the disk of {dsn} while {doing}: free some; nothing stored so far is lost"
         )
-    elif "NOT_ENOUGH_SPACE" in text or "No space left on device" in text or code == 243:
-        line = f"no space left on the disk of {dsn} while {doing}: free some; nothing stored so far is lost"
-    elif code in (192, 193, 194, 516):
-        line = f"{dsn} refused user {dsn.user!r}: check user and password in PAIRFLOW_CLICKHOUSE"
-    elif code == 497:
-        line = f"user {dsn.user!r} may not do this on {dsn}: {_first_line(text)}"
-    elif code is None and dsn.path is None:
+    if code in (192, 193, 194, 516):
+        return StoreError(f"{dsn} refused user {dsn.user!r}: check user and password in PAIRFLOW_CLICKHOUSE")
+    if code == 497:
+        return StoreError(f"user {dsn.user!r} may not do this on {dsn}: {_first_line(text)}")
+    if code is None and dsn.path is None:
         reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)|timed out|certificate verify failed", text)
         why = (reason[1] or reason[0]) if reason else _first_line(text)
-        line = (
+        return StoreBusyError(
             f"no answer from ClickHouse at {dsn} ({why.strip()}): check that it runs and that "
             "PAIRFLOW_CLICKHOUSE is right"
         )
-    else:
-        line = f"ClickHouse ({dsn}) failed while {doing}: {_first_line(text)}"
-    return StoreError(line)
+    error = StoreBusyError if code in _PASSING else StoreError
+    return error(f"ClickHouse ({dsn}) failed while {doing}: {_first_line(text)}")
 
 
 def _first_line(text: str) -> str:
@@ -382,3 +424,26 @@ def _check_folder(path: Path, create: bool) -> None:
     if not writable:
         msg = f"the folder {path} cannot be written: change its permissions or PAIRFLOW_CLICKHOUSE"
         raise StoreError(msg)
+    if _in_use(path):
+        msg = (
+            f"the folder {path} is in use by another process: stop it, ask it over HTTP "
+            f"(http://127.0.0.1:8123), or name another folder in PAIRFLOW_CLICKHOUSE"
+        )
+        raise StoreInUseError(msg)
+
+
+def _in_use(path: Path) -> bool:
+    """Tell whether another process has a folder open.
+
+    The engine locks the file ``status`` and writes its process id there. A refusal it prints on stderr, so it is
+    not asked.
+    """
+    try:
+        with (path / "status").open() as status:
+            try:
+                fcntl.flock(status, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return f"PID: {os.getpid()}\n" not in status.read()
+    except OSError:
+        pass
+    return False
