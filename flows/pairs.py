@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import bytewax.operators as op
+import numpy as np
 import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
@@ -33,7 +34,7 @@ from connectors.clickhouse.store import StoreError
 from flows.bars import TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
 from flows.settings import Settings, SettingsError, load_settings, timeframe_name, without_password
-from kernels.records import METHODS, SECOND, Rows, Trades
+from kernels.records import GAP, METHODS, SECOND, TRADE, Rows, Trades
 
 _KEY = "all"
 """One key holds all symbols, and one all pairs: kernels over arrays beat workers over keys."""
@@ -132,10 +133,9 @@ def build(
     to_metrics = partial(PairLogic, options=options, timeframes=settings.timeframes)
 
     def rows_of(trades: Trades) -> Iterator[Rows]:
-        if settings.store_trades and len(trades.trades):
+        if settings.store_trades:
             yield Rows("trades", trades.trades)
-        if len(trades.gaps):
-            yield Rows("gaps", trades.gaps)
+        yield Rows("gaps", trades.gaps)
 
     # Recovery state is kept under the flow's name: positions in one feed mean nothing in another.
     feed = f"{settings.source} {settings.market} {settings.stream}"
@@ -196,11 +196,11 @@ def _one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _guarded(connector: Any, then: Callable[[], None] = lambda: None) -> Any:
+def _guarded(connector: Any, then: Callable[[Any], None]) -> Any:
     """Let the errors that a connector has words for end the process with those words.
 
     :arg connector: a source or sink.
-    :arg then: called when its partition is there.
+    :arg then: called with its partition.
     """
     build_part = connector.build_part
 
@@ -209,11 +209,22 @@ def _guarded(connector: Any, then: Callable[[], None] = lambda: None) -> Any:
         for name in ("next_batch", "write_batch", "snapshot", "close"):
             if hasattr(part, name):
                 setattr(part, name, _one_line(getattr(part, name)))
-        then()
+        then(part)
         return part
 
     connector.build_part = _one_line(build_guarded)
     return connector
+
+
+def _announce(part: Any) -> None:
+    """Let a source begin with a block of nothing: the engine opens the store when a first item gets there."""
+    read = part.next_batch
+
+    def next_batch() -> Any:
+        part.next_batch = read
+        return [(_KEY, Trades(np.empty(0, TRADE), 0, np.empty(0, GAP)))]
+
+    part.next_batch = next_batch
 
 
 def _watch_signals(stop: threading.Event) -> None:
@@ -258,7 +269,7 @@ def _start(settings: Settings) -> Dataflow:
         settings=settings.public(),
     )
     begin = partial(_begin, settings, _describe(source))
-    return build(settings, _guarded(source), _guarded(sink, begin))
+    return build(settings, _guarded(source, _announce), _guarded(sink, lambda _: begin()))
 
 
 def _begin(settings: Settings, describe: Callable[[], str]) -> None:

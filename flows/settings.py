@@ -104,7 +104,7 @@ def _timeframes(value: object) -> object:
 
 
 def _duration(value: object) -> object:
-    return value if isinstance(value, int) and value == 0 else parse_duration(value)
+    return 0 if value in (0, "0") else parse_duration(value)
 
 
 def _speed(value: object) -> object:
