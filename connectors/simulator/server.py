@@ -447,8 +447,8 @@ class Simulator:
         for prefix in {"/api/v3", "/fapi/v1", "/dapi/v1"} - {self._api.prefix}:
             # Clients such as ccxt ask every market what it lists, and the others list nothing here.
             app.router.add_get(prefix + "/exchangeInfo", self._nothing_listed)
-        # USD-M streams moved under /market; the bare paths stay for clients that have not.
-        for base in ("", "/market") if self.market.name == "usdm" else ("",):
+        # USD-M streams moved under /market and /public; the bare paths stay for clients that have not.
+        for base in ("", "/market", "/public") if self.market.name == "usdm" else ("",):
             app.router.add_get(base + "/ws", self._stream)
             app.router.add_get(base + "/ws/{streams:.*}", self._stream)
             app.router.add_get(base + "/stream", self._stream)
