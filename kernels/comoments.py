@@ -677,8 +677,9 @@ def _measure(
             here = fma(-z_change, dx, fma(-st.z_slope, dx, y - st.z_anchor_y))
         if step - st.first + 1 >= z_window and st.z_count > 0:
             mean = z_mean_e - z_change * z_mean_x
-            z_level = fma(-st.z_slope, st.z_anchor_x, st.z_anchor_y) - z_change * st.z_anchor_x
-            spread_mean = z_level + mean
+            dx = st.z_anchor_x - st.anchor_x
+            origin = fma(-change, dx, fma(-st.slope, dx, st.z_anchor_y - st.anchor_y))
+            spread_mean = level + origin + mean
             spread_std = np.sqrt(squares * st.z_part)
             if squares > 0.0:
                 z_score = (here - mean) / spread_std

@@ -203,8 +203,8 @@ def test_any_history_is_exact_to_9_digits(
             assert_exact(rows[step, 0], want, f"step {step}")
             continue
         near = slice(max(0, step + 1 - max(window, z_window)), step + 1)
-        largest = np.nanmax(np.abs(y[near])) + abs(float(want["hedge_ratio"])) * np.nanmax(np.abs(x[near]))
-        rounding = 2**-52 * float(largest)
+        slope = abs(float(want["hedge_ratio"])) + float(want["hedge_ratio_stderr"])
+        rounding = 2**-51 * float(np.nanmax(np.abs(y[near])) + slope * np.nanmax(np.abs(x[near])))
         fields = PRICES.copy()
         if float(want["residual_std"]) <= rounding:  # legs on a line, to the rounding of the prices
             fields = ["hedge_ratio", "r_squared", "correlation"]
