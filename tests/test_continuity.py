@@ -110,7 +110,14 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[list[tuple[int, int]]], 
     lost = draw(st.sets(st.sampled_from(every)))
     brought = [trade for trade in every if trade not in lost]
     copies = draw(st.lists(st.sampled_from(brought), max_size=40)) if brought else []
-    order = draw(st.permutations(brought + copies))
+    # Runs of ids, as connections bring them, and single ids, as nothing does.
+    order = brought + copies
+    if draw(st.booleans()):
+        order = draw(st.permutations(order))
+    else:
+        for _ in range(draw(st.integers(1, 6))):
+            i, j = sorted(draw(st.tuples(st.integers(0, len(order)), st.integers(0, len(order)))))
+            order = order[j:] + order[i:j] + order[:i]
     cuts = sorted(draw(st.lists(st.integers(0, len(order)), max_size=8)))
     blocks = [order[i:j] for i, j in zip([0, *cuts], [*cuts, len(order)])]
     return counts, blocks, lost
@@ -120,6 +127,33 @@ def mixed(trades: list[tuple[int, int]]) -> Block:
     return np.concatenate(
         [np.empty(0, TRADE), *(block_of([id_], symbol) for symbol, id_ in trades)], dtype=TRADE
     )
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories())
+def test_nothing_that_came_is_lost_held_back_or_called_missing(
+    history: tuple[list[int], list[list[tuple[int, int]]], set[tuple[int, int]]],
+) -> None:
+    counts, blocks, _ = history
+    feed = Continuity(len(counts), [0] * len(counts))
+    came: list[set[int]] = [set() for _ in counts]
+    emitted: list[list[int]] = [[] for _ in counts]
+    total = 0
+    for block in blocks:
+        total += len(block)
+        out = feed.push(mixed(block))
+        for symbol, id_ in block:
+            came[symbol].add(id_)
+        held = 0
+        for symbol, ids in enumerate(came):
+            emitted[symbol] += ids_of(out, symbol)
+            ready = next(id_ for id_ in range(1, 32) if id_ not in ids)
+            assert emitted[symbol] == list(range(1, ready))
+            missing = [id_ for first, last in feed.missing(symbol) for id_ in range(first, last + 1)]
+            assert missing == [id_ for id_ in range(1, max(ids, default=0)) if id_ not in ids]
+            held += len(ids) - ready + 1
+        assert feed.held == held
+        assert feed.duplicates == total - sum(map(len, came))
 
 
 @settings(max_examples=300, deadline=None)
@@ -237,7 +271,7 @@ def test_a_gap_grows_while_more_ids_next_to_it_go_missing_for_the_same_cause() -
     book.open(0, 10, 12, 101, "restart")
     book.open(0, 13, 14, 102, "hole")
     book.open(0, 1, 20, 103, "restart")
-    assert [row[:2] + (row[4],) for row in gap_rows(book)] == [
+    assert [(*row[:2], row[4]) for row in gap_rows(book)] == [
         (5, 9, "restart"),
         (5, 12, "restart"),
         (13, 14, "hole"),

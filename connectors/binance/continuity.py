@@ -99,23 +99,20 @@ class _Waiting:
     def _add_run(self, run: Block) -> int:
         start, last = int(run["id"][0]), int(run["id"][-1])
         added = 0
-        at = bisect_right(self.firsts, start)
         pos = start
-        if at > 0:
-            pos = max(pos, self.runs[at - 1].last + 1)
         while pos <= last:
+            at = bisect_right(self.firsts, pos)
+            if at > 0 and self.runs[at - 1].last >= pos:
+                pos = self.runs[at - 1].last + 1
+                continue
             end = last if at == len(self.runs) else min(last, self.firsts[at] - 1)
-            if pos <= end:
-                added += end - pos + 1
-                at = self._insert(at, pos, end, run[pos - start : end - start + 1].copy())
-            if at == len(self.runs):
-                break
-            pos = max(pos, self.runs[at].last + 1)
-            at += 1
+            self._insert(at, pos, end, run[pos - start : end - start + 1].copy())
+            added += end - pos + 1
+            pos = end + 1
         return added
 
-    def _insert(self, at: int, first: int, last: int, piece: Block) -> int:
-        """Insert a run before index ``at``, joined to its neighbours; return the index that comes after."""
+    def _insert(self, at: int, first: int, last: int, piece: Block) -> None:
+        """Insert a run before index ``at``, joined to its neighbours."""
         if at > 0 and self.runs[at - 1].last + 1 == first:
             at -= 1
             self.runs[at].last = last
@@ -129,7 +126,6 @@ class _Waiting:
             self.firsts.pop(at)
             before.last = after.last
             before.pieces.extend(after.pieces)
-        return at
 
     def release(self, last: int) -> list[Block]:
         """Take out the first run if it starts at ``last + 1``."""
