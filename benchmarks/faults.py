@@ -14,7 +14,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
@@ -206,19 +206,24 @@ def _quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
+def run_all(seeds: Iterable[int], at_once: int = 8) -> Iterator[Outcome]:
+    """Run schedules side by side, in processes of their own."""
+    with ProcessPoolExecutor(at_once, get_context("spawn"), _quiet) as pool:
+        yield from pool.map(run, seeds)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run schedules side by side; print those that failed and a summary."""
+    """Run schedules; print those that failed and a summary."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--at-once", type=int, default=8, help="how many side by side")
     options = parser.parse_args(arguments)
     outcomes = []
-    with ProcessPoolExecutor(options.at_once, get_context("spawn"), _quiet) as pool:
-        for outcome in pool.map(run, range(options.first, options.first + options.seeds)):
-            outcomes.append(outcome)
-            for problem in outcome.problems:
-                print(f"seed {outcome.seed}: {problem}", flush=True)
+    for outcome in run_all(range(options.first, options.first + options.seeds), options.at_once):
+        outcomes.append(outcome)
+        for problem in outcome.problems:
+            print(f"seed {outcome.seed}: {problem}", flush=True)
     failed = sum(bool(outcome.problems) for outcome in outcomes)
     names = ("trades", "gaps", "restored", "reconnections", "restarts", "overflows", "malformed")
     totals = ", ".join(f"{sum(getattr(o, name) for o in outcomes):,} {name}" for name in names)
