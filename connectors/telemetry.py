@@ -8,11 +8,17 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, start_http_server
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from connectors.binance.feed import FeedStatus
+from connectors.clickhouse.sink import SinkStatus
 
 TRADES = Counter("pairflow_trades", "Trades that entered the flow.")
 WATERMARK = Gauge("pairflow_watermark_seconds", "Exchange time up to which the flow has seen the market.")
@@ -21,12 +27,6 @@ LATE_TRADES = Counter(
 )
 BAR_TIME = Gauge("pairflow_last_bar_seconds", "Open time of the newest bar of the shortest timeframe.")
 Z_SCORE = Gauge("pairflow_z_score", "Newest z-score of the first pair, at each timeframe.", ["timeframe"])
-ROWS = Counter("pairflow_rows_written", "Rows written to ClickHouse.", ["table"])
-WAITING = Gauge("pairflow_rows_waiting", "Rows collected and not yet written to ClickHouse.")
-INSERT_SECONDS = Histogram("pairflow_insert_seconds", "Time of one insert into ClickHouse.", ["table"])
-INSERT_FAILURES = Counter("pairflow_insert_failures", "Inserts that failed and were tried again.")
-
-_TABLES = ("trades", "bars", "pair_metrics", "signals", "gaps")
 
 
 def configure_logs(level: str) -> None:
@@ -68,17 +68,95 @@ def value(name: str, **labels: str) -> float:
     return float("nan") if found is None else found
 
 
-def rows_written() -> dict[str, int]:
-    """Return how many rows this process has written to each table."""
-    counts = {table: value("pairflow_rows_written_total", table=table) for table in _TABLES}
-    return {table: int(count) for table, count in counts.items() if count > 0}
+class _Statuses(Collector):
+    """Shows what feed and sink say of themselves, at the moment it is asked."""
+
+    def __init__(self, sink: SinkStatus, feed: FeedStatus | None) -> None:
+        self._sink = sink
+        self._feed = feed
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        sink = self._sink
+        rows = CounterMetricFamily("pairflow_rows_written", "Rows stored in ClickHouse.", labels=["table"])
+        for table, count in sink.rows_written.items():
+            rows.add_metric([table], count)
+        yield rows
+        yield GaugeMetricFamily("pairflow_rows_waiting", "Rows taken and not stored yet.", sink.rows_waiting)
+        yield CounterMetricFamily("pairflow_inserts", "Inserts done.", sink.inserts)
+        yield CounterMetricFamily(
+            "pairflow_insert_failures", "Inserts that failed and were tried again.", sink.retries
+        )
+        yield GaugeMetricFamily(
+            "pairflow_insert_seconds", "How long the last insert took.", sink.last_insert_seconds
+        )
+        failing = time.time() - sink.failing_since if sink.failing_since else 0.0
+        yield GaugeMetricFamily(
+            "pairflow_insert_failing_seconds", "How long inserts have been failing.", failing
+        )
+        if self._feed is not None:
+            yield from self._feed_metrics(self._feed)
+
+    def _feed_metrics(self, feed: FeedStatus) -> Iterator[Metric]:
+        states = GaugeMetricFamily(
+            "pairflow_connection", "1 for the state a connection is in.", labels=["name", "state"]
+        )
+        for name, state in dict(feed.connections).items():
+            states.add_metric([name, state], 1)
+        yield states
+        frames = CounterMetricFamily("pairflow_frames", "Frames decoded, by what they were.", labels=["kind"])
+        for kind in ("trades", "other", "malformed", "unknown_symbol", "slow"):
+            frames.add_metric([kind], getattr(feed.decode, kind))
+        yield frames
+        counters = {
+            "reconnections": (
+                feed.reconnections,
+                "Connections opened because another was lost or had to end.",
+            ),
+            "duplicates": (feed.duplicates, "Trades dropped because their id had come before."),
+            "overflows": (feed.overflows, "Messages dropped because the queue was full; fetched by REST."),
+            "restored_trades": (feed.restored, "Trades that came by REST."),
+            "unavailable_trades": (feed.unavailable, "Trades that never came and never will."),
+            "rest_requests": (feed.rest_requests, "REST requests made."),
+            "received_bytes": (feed.bytes, "Bytes received."),
+        }
+        for name, (count, text) in counters.items():
+            yield CounterMetricFamily(f"pairflow_{name}", text, count)
+        gauges: dict[str, tuple[float, str]] = {
+            "open_gaps": (feed.open_gaps, "Ranges of ids that are missing now."),
+            "held_trades": (feed.held, "Trades that wait for lower ids."),
+            "buffered_bytes": (feed.buffered_bytes, "Bytes received and not decoded yet."),
+            "weight_used": (feed.weight_used, "Request weight used this minute, of the exchange's 6,000."),
+            "message_age_seconds": (feed.age, "Time since the last message."),
+            "receive_lag_seconds": (
+                feed.lag,
+                "Local time of receipt minus event time, clock difference included.",
+            ),
+        }
+        for name, (level, text) in gauges.items():
+            yield GaugeMetricFamily(f"pairflow_{name}", text, level)
+
+
+def expose(sink: SinkStatus, feed: FeedStatus | None) -> None:
+    """Show the statuses of a run among the metrics.
+
+    :arg sink: of the sink.
+    :arg feed: of the live feed, if the run has one.
+    """
+    REGISTRY.register(_Statuses(sink, feed))
 
 
 class StatusLine:
     """Prints, every few seconds, how the run is doing."""
 
     def __init__(
-        self, interval: float, source: str, pair: str, timeframe: str, describe: Callable[[], str], live: bool
+        self,
+        interval: float,
+        source: str,
+        pair: str,
+        timeframe: str,
+        sink: SinkStatus,
+        feed: FeedStatus | None,
     ) -> None:
         """Init.
 
@@ -86,15 +164,15 @@ class StatusLine:
         :arg source: what the prices are, in front of every line.
         :arg pair: the pair whose z-score is shown.
         :arg timeframe: its timeframe.
-        :arg describe: what the source has to say of itself; may be empty.
-        :arg live: whether exchange time follows the clock, so that a lag means something.
+        :arg sink: what the sink says of itself.
+        :arg feed: what a live feed says of itself; None where exchange time does not follow the clock.
         """
         self._interval = interval
         self._source = source
         self._pair = pair
         self._timeframe = timeframe
-        self._describe = describe
-        self._live = live
+        self._sink = sink
+        self._feed = feed
         self._trades = 0.0
         self._time = time.monotonic()
 
@@ -112,7 +190,7 @@ class StatusLine:
         if watermark > 0:
             parts.append(
                 f"lag {time.time() - watermark:.1f} s"
-                if self._live
+                if self._feed is not None
                 else f"market time {datetime.fromtimestamp(watermark, UTC):%Y-%m-%d %H:%M:%S}"
             )
         if bar > 0:
@@ -120,11 +198,19 @@ class StatusLine:
         z_score = value("pairflow_z_score", timeframe=self._timeframe)
         if z_score == z_score:
             parts.append(f"{self._pair} z {z_score:+.2f} ({self._timeframe})")
-        parts.append(f"{sum(rows_written().values()):,} rows written")
-        waiting = value("pairflow_rows_waiting")
-        if waiting > 0:
-            parts.append(f"{waiting:,.0f} waiting")
-        return " | ".join([*parts, *filter(None, [self._describe()])])
+        sink = self._sink
+        parts.append(f"{sink.rows_written.total():,} rows stored")
+        if sink.failing_since:
+            parts.append(f"{sink.rows_waiting:,} WAIT: {sink.last_error}")
+        if self._feed is not None:
+            parts += self._feed_words(self._feed)
+        return " | ".join(parts)
+
+    def _feed_words(self, feed: FeedStatus) -> Iterator[str]:
+        states = list(feed.connections.values())
+        yield f"{states.count('live')}/{len(states)} connections"
+        if feed.open_gaps:
+            yield f"{feed.open_gaps} open gaps, {feed.held:,} trades wait for them"
 
     def _run(self) -> None:
         while True:

@@ -27,10 +27,13 @@ from bytewax.outputs import FixedPartitionedSink
 from typing_extensions import override
 
 from connectors import telemetry
+from connectors.binance.archive import ArchiveError, ArchiveSource
+from connectors.binance.feed import FeedStatus
 from connectors.binance.recording import RecordingError, RecordingSource
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
-from connectors.clickhouse.sink import ClickHouseSink
-from connectors.clickhouse.store import StoreError
+from connectors.clickhouse.server import EmbeddedServer
+from connectors.clickhouse.sink import ClickHouseSink, SinkStatus
+from connectors.clickhouse.store import Store, StoreError
 from flows.bars import TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
 from flows.settings import Settings, SettingsError, load_settings, timeframe_name, without_password
@@ -38,6 +41,9 @@ from kernels.records import GAP, METHODS, SECOND, TRADE, Rows, Trades
 
 _KEY = "all"
 """One key holds all symbols, and one all pairs: kernels over arrays beat workers over keys."""
+
+_USER_ERRORS = (StoreError, RecordingError, ArchiveError)
+"""What a user can mend; each error's text is one line that says how."""
 
 _LOG = structlog.get_logger()
 
@@ -81,6 +87,7 @@ def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSo
     :arg stop: ends the source when set.
     :returns: a source of ``(partition, Trades)``.
     :raises RecordingError: when there is nothing to replay.
+    :raises ArchiveError: when the archive has not the days.
     """
     kind, _, paths = settings.source.partition(":")
     market, stream = settings.market, settings.stream
@@ -89,6 +96,19 @@ def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSo
             [path for path in paths.split(",") if path],
             settings.symbols,
             speed=settings.replay_speed,
+            grace=settings.allowed_lateness,
+            stop=stop,
+        )
+    if kind == "archive":
+        first, last = settings.archive_days
+        return ArchiveSource(
+            first,
+            last,
+            settings.symbols,
+            market=market,
+            stream=stream,
+            base_url=settings.archive_url,
+            folder=settings.archive_folder,
             grace=settings.allowed_lateness,
             stop=stop,
         )
@@ -189,7 +209,7 @@ def _one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except (StoreError, RecordingError) as error:
+        except _USER_ERRORS as error:
             print(f"pairflow: {error}", file=sys.stderr, flush=True)
             os._exit(1)  # as abrupt as a kill, which the recovery state is made for
 
@@ -206,10 +226,10 @@ def _guarded(connector: Any, then: Callable[[Any], None]) -> Any:
 
     def build_guarded(*arguments: Any) -> Any:
         part = build_part(*arguments)
+        then(part)
         for name in ("next_batch", "write_batch", "snapshot", "close"):
             if hasattr(part, name):
                 setattr(part, name, _one_line(getattr(part, name)))
-        then(part)
         return part
 
     connector.build_part = _one_line(build_guarded)
@@ -227,37 +247,19 @@ def _announce(part: Any) -> None:
     part.next_batch = next_batch
 
 
-def _watch_signals(stop: threading.Event) -> None:
+def _end_on_signals(stop: threading.Event, hurry: Callable[[], None]) -> None:
     def end(number: int, _frame: object) -> None:
         if stop.is_set():
             os._exit(128 + number)  # asked twice: at once
         stop.set()
+        hurry()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
 
 
-def _describe(source: FixedPartitionedSource[Any, Any]) -> Callable[[], str]:
-    """Return what the status line says of a source."""
-    if not isinstance(source, BinanceSource):
-        return lambda: ""
-    status = source.status
-
-    def describe() -> str:
-        states = list(status.connections.values())
-        words = [f"{states.count('live')}/{len(states)} connections"]
-        if status.open_gaps:
-            words.append(f"{status.open_gaps} open gaps")
-        if status.held:
-            words.append(f"{status.held:,} trades wait for missing ids")
-        return ", ".join(words)
-
-    return describe
-
-
 def _start(settings: Settings) -> Dataflow:
     stop = threading.Event()
-    _watch_signals(stop)
     source = make_source(settings, stop)
     sink = ClickHouseSink(
         settings.dsn,
@@ -268,24 +270,46 @@ def _start(settings: Settings) -> Dataflow:
         flush_interval=settings.flush_interval / SECOND,
         settings=settings.public(),
     )
-    begin = partial(_begin, settings, _describe(source))
-    return build(settings, _guarded(source, _announce), _guarded(sink, lambda _: begin()))
+    _end_on_signals(stop, sink.hurry)
+
+    def begin(part: Any) -> None:
+        _begin(settings, sink.status, source.status if isinstance(source, BinanceSource) else None)
+        if settings.http_port and sink.store is not None and sink.store.dsn.path is not None:
+            _serve(sink.store, settings.http_port, part)
+
+    return build(settings, _guarded(source, _announce), _guarded(sink, begin))
 
 
-def _begin(settings: Settings, describe: Callable[[], str]) -> None:
+def _serve(store: Store, port: int, part: Any) -> None:
+    """Let other programs ask the embedded store for as long as this process has it open."""
+    server = EmbeddedServer(store, port=port)
+    try:
+        server.start()
+    except StoreError as error:
+        _LOG.warning("no SQL over HTTP: set PAIRFLOW_HTTP_PORT to a free port, or 0", reason=str(error))
+        return
+    close = part.close
+
+    def stop_and_close() -> None:
+        server.stop()
+        close()
+
+    part.close = stop_and_close
+
+
+def _begin(settings: Settings, sink: SinkStatus, feed: FeedStatus | None) -> None:
     """Start what accompanies a run, once its store is open."""
     name = {"simulator": "SIMULATED PRICES"}.get(settings.source_name, settings.source_name)
-    bars = [length for length in settings.timeframes if length]
-    status = telemetry.StatusLine(
-        settings.status_interval / SECOND,
-        f"{name} {settings.market}",
-        settings.pair_names[0] if settings.pair_names else "",
-        timeframe_name(bars[0]),
-        describe,
-        live=settings.source_name in ("binance", "simulator"),
-    )
     if settings.status_interval:
-        status.start()
+        telemetry.StatusLine(
+            settings.status_interval / SECOND,
+            f"{name} {settings.market}",
+            next(iter(settings.pair_names), ""),
+            timeframe_name(next(length for length in settings.timeframes if length)),
+            sink,
+            feed,
+        ).start()
+    telemetry.expose(sink, feed)
     if settings.metrics_port:
         try:
             telemetry.serve(settings.metrics_port)
@@ -295,20 +319,16 @@ def _begin(settings: Settings, describe: Callable[[], str]) -> None:
                 port=settings.metrics_port,
                 reason=error.strerror,
             )
-    atexit.register(_summarise, settings)
+    atexit.register(_summarise, settings, sink)
 
 
-def _summarise(settings: Settings) -> None:
+def _summarise(settings: Settings, sink: SinkStatus) -> None:
     """Say what was written, and where."""
-    rows = telemetry.rows_written()
-    counts = ", ".join(f"{count:,} {table}" for table, count in rows.items()) or "nothing"
-    sample = "SELECT symbol, timeframe, count(), max(open_time) FROM pairflow.bars GROUP BY ALL ORDER BY ALL"
-    print(
-        f"pairflow: wrote {counts} to {without_password(settings.dsn)}\n"
-        f'Try: python -m connectors.clickhouse sql "{sample}"',
-        file=sys.stderr,
-        flush=True,
-    )
+    counts = ", ".join(f"{count:,} {table}" for table, count in sink.rows_written.items()) or "nothing"
+    where = without_password(settings.dsn)
+    query = 'python -m connectors.clickhouse sql "SELECT * FROM pair_ranking"'
+    print(f"stored {counts} in {where}", file=sys.stderr)
+    print(f"try: PAIRFLOW_CLICKHOUSE={where} {query}", file=sys.stderr, flush=True)
 
 
 def _load() -> Dataflow:
@@ -321,7 +341,7 @@ def _load() -> Dataflow:
     telemetry.configure_logs(settings.log_level)
     try:
         return _start(settings)
-    except (StoreError, RecordingError) as error:
+    except _USER_ERRORS as error:
         print(f"pairflow: {error}", file=sys.stderr)
         sys.exit(1)
 

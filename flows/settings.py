@@ -13,6 +13,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -34,7 +35,6 @@ TICK = "tick"
 
 _UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
 _DAY = 86400 * SECOND
-_SOURCES = re.compile(r"binance|simulator|recording:.+|archive:\d{4}-\d\d-\d\d\.\.\d{4}-\d\d-\d\d")
 _MOST_SYMBOLS = 1_000
 _LONGEST_WINDOW = 100_000
 
@@ -201,6 +201,11 @@ class Settings(BaseSettings):
     )
     ws_url: _Words = Field((), description="WebSocket base addresses with commas between, as wss://host:9443")
     rest_url: _Words = Field((), description="REST base addresses with commas between, as https://host")
+    archive_url: str = Field(
+        "https://data.binance.vision",
+        description="the address of the archive, as https://data.binance.vision",
+    )
+    archive_folder: Path = Field(Path("archive"), description="a folder for files of the archive, as archive")
     http_port: int = Field(
         8123, ge=0, le=65535, description="a port for SQL and REST on 127.0.0.1, as 8123; 0 for none"
     )
@@ -227,6 +232,15 @@ class Settings(BaseSettings):
     def source_name(self) -> str:
         """The kind of the source: binance, simulator, recording or archive."""
         return self.source.partition(":")[0]
+
+    @property
+    def archive_days(self) -> tuple[date, date]:
+        """First and last day of an archive source.
+
+        :raises ValueError: when the source names no days.
+        """
+        first, _, last = self.source.partition(":")[2].partition("..")
+        return date.fromisoformat(first), date.fromisoformat(last)
 
     @property
     def dsn(self) -> str:
@@ -263,10 +277,20 @@ def without_password(dsn: str) -> str:
         return "***"
 
 
+def _is_source(settings: Settings) -> bool:
+    if settings.source_name == "archive":
+        try:
+            first, last = settings.archive_days
+        except ValueError:
+            return False
+        return first <= last
+    return re.fullmatch(r"binance|simulator|recording:.+", settings.source) is not None
+
+
 def _cross_faults(settings: Settings) -> dict[str, object]:
     """Name the fields that are right by themselves but not together."""
     faults: dict[str, object] = {}
-    if _SOURCES.fullmatch(settings.source) is None:
+    if not _is_source(settings):
         faults["source"] = settings.source
     if len(set(settings.symbols)) != len(settings.symbols) or any(
         re.search(r"[\s/@!]", s) for s in settings.symbols
@@ -294,6 +318,7 @@ def _cross_faults(settings: Settings) -> dict[str, object]:
     if not re.match(r"chdb:///.|clickhouses?://[^/]*[^/@]", dsn):
         faults["clickhouse"] = without_password(dsn)
     for name, urls, schemes in (
+        ("archive_url", (settings.archive_url,), {"http", "https"}),
         ("ws_url", settings.ws_url, {"ws", "wss"}),
         ("rest_url", settings.rest_url, {"http", "https"}),
     ):

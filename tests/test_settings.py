@@ -80,6 +80,8 @@ def test_the_file_is_read_and_a_variable_wins_over_it(monkeypatch: pytest.Monkey
     [
         ("SOURCE", "kraken"),
         ("SOURCE", "recording:"),
+        ("SOURCE", "archive:2024-13-01..2024-13-02"),
+        ("SOURCE", "archive:2024-08-02..2024-08-01"),
         ("SYMBOLS", ","),
         ("SYMBOLS", "BTCUSDT,BTCUSDT"),
         ("SYMBOLS", "BTC/USDT"),
@@ -105,6 +107,7 @@ def test_the_file_is_read_and_a_variable_wins_over_it(monkeypatch: pytest.Monkey
         ("FLUSH_INTERVAL", "1ms"),
         ("WS_URL", "https://x"),
         ("HTTP_PORT", "99999"),
+        ("ARCHIVE_URL", "data.binance.vision"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_name_value_and_what_was_expected(
