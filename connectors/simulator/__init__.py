@@ -1,4 +1,4 @@
-"""A Binance-compatible exchange on localhost: WebSocket market streams and REST, for demo, tests and fault injection.
+"""A Binance-compatible exchange on localhost, for demo, tests and fault injection.
 
     python -m connectors.simulator --symbols BTCUSDT,ETHUSDT --rate 200
 

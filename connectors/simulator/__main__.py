@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = "\n".join(f"  {kind:<10} {text}" for kind, text in KINDS.items())
     parser = _Parser(
         prog="python -m connectors.simulator",
-        description="A Binance-compatible exchange on this machine: market data streams and REST, no key needed.",
+        description="A Binance-compatible exchange on this machine: market data by streams and REST.",
         epilog='Faults on command: POST a JSON object such as {"kind": "abort"} to /simulator/faults.\n'
         + kinds,
         formatter_class=argparse.RawDescriptionHelpFormatter,

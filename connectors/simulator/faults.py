@@ -2,7 +2,7 @@
 
 >>> fault_of({"kind": "abort"})
 Fault(kind='abort', at=None, duration=0.0, count=1, amount=None, symbol=None, connection=None, endpoint=None)
->>> [f.kind for f in take(3, schedule(1, ("BTCUSDT",)))] == [f.kind for f in take(3, schedule(1, ("BTCUSDT",)))]
+>>> take(3, schedule(1, ("BTCUSDT",))) == take(3, schedule(1, ("BTCUSDT",)))
 True
 """
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 KINDS: dict[str, str] = {
     "abort": "the TCP connection is reset without a close frame (a client sees 1006)",
-    "silence": "half-open: the connection stays, nothing is sent and nothing answered, for `duration` (0: for ever)",
+    "silence": "half-open: the connection stays, nothing is sent or answered, for `duration` (0: for ever)",
     "slow": "at most `amount` bytes a second are sent (default 10,000), for `duration`",
     "delay": "everything is sent `amount` seconds late (default 1), for `duration`",
     "shutdown": "a serverShutdown event, and the end of the connection `amount` seconds later (default 5)",
@@ -30,9 +30,9 @@ KINDS: dict[str, str] = {
     "hole": "the next `count` trade frames are not sent; REST has their trades",
     "unknown": "`count` frames of unknown events, or of no sense at all, are sent",
     "error": "the next `count` REST requests are answered with HTTP status `amount` (default 503)",
-    "timeout": "the next `count` REST requests are answered only after `amount` seconds (default 10), with 408",
+    "timeout": "the next `count` REST requests get no answer for `amount` seconds (default 10), then 408",
     "short": "the next `count` REST pages hold at most `amount` rows (default 1)",
-    "clock": "the exchange's clock jumps by `amount` seconds (default 1.5), and back after `duration` (0: never)",
+    "clock": "the exchange's clock jumps by `amount` seconds (default 1.5), back after `duration` (0: never)",
     "halt": "`symbol` (or every symbol) does not trade for `duration` (0: for ever) and has status HALT",
     "delist": "`symbol` does not trade any more and has status BREAK; its past stays",
     "remove": "`symbol` is unknown from now on",

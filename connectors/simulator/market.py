@@ -5,8 +5,8 @@ happened between two instants, and which trades carry these ids. Nothing is kept
 far back as asked, and a back-fill returns exactly what the stream sent.
 
 The model: one hidden factor moves every symbol. The logarithm of a price is ``beta * factor + spread``, where
-the spread is an Ornstein-Uhlenbeck process and ``beta`` jumps now and then (a regime break; the price itself does
-not jump). Two symbols are therefore cointegrated within a regime; their hedge ratio is the ratio of their betas.
+the spread is an Ornstein-Uhlenbeck process and ``beta`` jumps now and then (a regime break; the price itself
+does not jump). Two symbols are therefore cointegrated within a regime; the ratio of betas is the hedge ratio.
 Taker orders arrive as a Poisson process whose rate drifts; each fills one or more trades at one time and one
 price (that is an aggregate trade), and now and then hundreds of orders fall into one millisecond.
 
@@ -156,7 +156,7 @@ class Ticks(NamedTuple):
     :arg price: in units of ``10**-price_decimals`` of the symbol.
     :arg quantity: in units of ``10**-quantity_decimals``.
     :arg maker: whether the buyer was the maker.
-    :arg market: false for a futures fill that is no market trade (insurance fund): klines, aggregates skip it.
+    :arg market: false for a futures fill that is no market trade: klines and aggregates leave it out.
     """
 
     symbol: NDArray[np.int32]
@@ -576,8 +576,8 @@ class ModelMarket(Market):
         within = order - chunk.orders[second]
         bits = _hash(order, key)
 
-        # Times: strictly rising within a second. A stratum per order, jitter in its first four fifths (a fifth
-        # of the shortest is still over 1 us at 150,000 orders a second); the burst takes a millisecond out.
+        # Times: strictly rising within a second. A stratum per order, jitter in its first four fifths (a
+        # fifth is still over 1 us at 150,000 orders a second); the burst takes a millisecond out.
         jitter = 0.8 * _uniform(bits)
         burst, before = chunk.burst[second], chunk.before[second]
         plain = counts[second - low] - burst
