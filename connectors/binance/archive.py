@@ -37,13 +37,15 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypedDict, TypeVar
+from typing import Any, BinaryIO, Final, TypedDict, TypeVar, cast
 
 import aiohttp
 import numpy as np
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from llvmlite import ir
 from numba import from_dtype, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -77,126 +79,159 @@ _LEAST_CHUNK = 1 << 16
 _CHUNKS = 1 << 26  # bytes of text of all symbols; with what is parsed and read ahead about four times that
 _MOST_ROWS = 1 << 16  # in one item
 _MOST_WAITING = 8_000_000  # rows of one symbol that wait for lower ids: 512 MB, two days of BTCUSDT
+_WORDS = TRADE.itemsize // 8
 _DAY = 86_400 * SECOND
 _STRAY = 3_600 * SECOND  # by which a trade may lie outside of its file's day
-_LEAST_MICROSECONDS = 100_000_000_000_000  # March 1973; read as milliseconds, the year 5138
+_MOST_MILLISECONDS = 100_000_000_000_000  # the year 5138; as microseconds, March 1973
 _END = 2**62
 _HOLE = GAP_CAUSES.index("hole")
 _UNAVAILABLE = GAP_REPAIRS.index("unavailable")
 
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_EXACT = 2**53  # integers up to here are float64 without rounding
+_U0, _U1, _NINE, _TEN, _MOST_DIGITS = (np.uint64(n) for n in (0, 1, 9, 10, 18))
+_ZERO, _POINT, _COMMA, _LINE_FEED, _RETURN = (np.uint64(ord(c)) for c in "0.,\n\r")
+_EXACT = np.uint64(2**53)  # integers up to here are float64 without rounding
+_WHOLE_TENS = 10 ** np.arange(19, dtype=np.uint64)
 _TENS = np.array([float(10**n) for n in range(19)])  # exact, as all up to 10**22
+
+
+def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare code that numba has no expression for."""
+    return cast(Callable[..., Any], intrinsic(function))
 
 
 class ArchiveError(Exception):
     """Days that cannot be replayed: one line that says which file, and what to do."""
 
 
-@inlined
-def _integer(text: NDArray[np.uint8], at: int) -> tuple[int, int]:
-    """Read a whole number and the comma behind it: its value and the place of the next field, -1 if none."""
-    value = 0
-    first = at
-    while 48 <= text[at] <= 57:
-        value = 10 * value + (text[at] - 48)
-        at += 1
-    if at == first or at - first > 18 or text[at] != 44:
-        return 0, -1
-    return value, at + 1
+@_instruction
+def _byte(typing_context: Any, address: Any) -> Any:
+    """Load one byte: helpers that take an address, not the array, cost no reference counts, 80 ns a trade."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = builder.load(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+        return builder.zext(byte, ir.IntType(64))
+
+    return types.uint64(types.uint64), emit
 
 
 @inlined
-def _decimal(text: NDArray[np.uint8], at: int) -> tuple[float, int]:
-    """Read a decimal and the comma behind it; -1 for the place if it needs more than one exact division."""
-    value = 0
-    first = at
-    while 48 <= text[at] <= 57:
-        value = 10 * value + (text[at] - 48)
-        at += 1
-    digits = at - first
-    places = 0
-    if digits > 0 and text[at] == 46:
-        at += 1
-        point = at
-        while 48 <= text[at] <= 57:
-            value = 10 * value + (text[at] - 48)
-            at += 1
-        places = at - point
-        digits = digits + places if places > 0 else 0
-    if digits == 0 or digits > 18 or text[at] != 44:
-        return 0.0, -1
-    while value > _EXACT and places > 0 and value % 10 == 0:
-        value //= 10
-        places -= 1
+def _digits(at: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Read digits: their value, if there are no more than 18, and the place behind them."""
+    value = _U0
+    digit = _byte(at) - _ZERO
+    while digit <= _NINE:
+        value = _TEN * value + digit
+        at += _U1
+        digit = _byte(at) - _ZERO
+    return value, at
+
+
+@inlined
+def _integer(at: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Read a whole number and the comma behind it: its value and the place of the next field, 0 if none."""
+    value, end = _digits(at)
+    if end == at or end - at > _MOST_DIGITS or _byte(end) != _COMMA:
+        return _U0, _U0
+    return value, end + _U1
+
+
+@inlined
+def _decimal(at: np.uint64) -> tuple[float, np.uint64]:
+    """Read a decimal and the comma behind it; 0 for the place if it needs more than one exact division."""
+    value, end = _digits(at)
+    digits = end - at
+    places = _U0
+    if digits == _U0:
+        return 0.0, _U0
+    if _byte(end) == _POINT:
+        point = end + _U1
+        fraction, end = _digits(point)
+        places = end - point
+        digits += places
+        if places == _U0 or digits > _MOST_DIGITS:
+            return 0.0, _U0
+        value = value * _WHOLE_TENS[places] + fraction
+    if digits > _MOST_DIGITS or _byte(end) != _COMMA:
+        return 0.0, _U0
+    while value > _EXACT and places > _U0 and value % _TEN == _U0:
+        value //= _TEN
+        places -= _U1
     if value > _EXACT:
-        return 0.0, -1
+        return 0.0, _U0
     # Both are exact, so the division rounds once, as float(text) does (Clinger 1990, the fast path).
-    return float(value) / _TENS[places], at + 1
+    return float(np.int64(value)) / _TENS[places], end + _U1
 
 
 @inlined
-def _truth(text: NDArray[np.uint8], at: int) -> tuple[bool, int]:
-    """Read True, true, False or false: its value and the place behind it, -1 if it is none of them."""
-    lower = text[at] | 32
-    if lower == 116 and text[at + 1] == 114 and text[at + 2] == 117 and text[at + 3] == 101:
-        return True, at + 4
+def _truth(at: np.uint64) -> tuple[bool, np.uint64]:
+    """Read True, true, False or false: its value and the place behind it, 0 if it is none of them."""
+    lower = _byte(at) | np.uint64(0x20)
     if (
-        lower == 102
-        and text[at + 1] == 97
-        and text[at + 2] == 108
-        and text[at + 3] == 115
-        and text[at + 4] == 101
+        lower == np.uint64(ord("t"))
+        and _byte(at + _U1) == np.uint64(ord("r"))
+        and _byte(at + np.uint64(2)) == np.uint64(ord("u"))
+        and _byte(at + np.uint64(3)) == np.uint64(ord("e"))
     ):
-        return False, at + 5
-    return False, -1
+        return True, at + np.uint64(4)
+    if (
+        lower == np.uint64(ord("f"))
+        and _byte(at + _U1) == np.uint64(ord("a"))
+        and _byte(at + np.uint64(2)) == np.uint64(ord("l"))
+        and _byte(at + np.uint64(3)) == np.uint64(ord("s"))
+        and _byte(at + np.uint64(4)) == np.uint64(ord("e"))
+    ):
+        return False, at + np.uint64(5)
+    return False, _U0
 
 
 @inlined
-def _trade(text: NDArray[np.uint8], at: int, aggregate: bool, rows: Any, row: int) -> int:
-    """Read one line into a row; return where its line feed is, or -1 when the layout is another."""
-    identity, at = _integer(text, at)
-    if at < 0:
-        return -1
-    price, at = _decimal(text, at)
-    if at < 0:
-        return -1
-    quantity, at = _decimal(text, at)
-    if at < 0:
-        return -1
+def _trade(at: np.uint64, aggregate: bool, trade: Any) -> np.uint64:
+    """Read one line into a row; return the place of its line feed, or 0 when the layout is another.
+
+    Nothing is read behind the first byte that is not as expected, so never anything behind the line feed.
+    """
+    identity, at = _integer(at)
+    if at == _U0:
+        return _U0
+    price, at = _decimal(at)
+    if at == _U0:
+        return _U0
+    quantity, at = _decimal(at)
+    if at == _U0:
+        return _U0
     first_id, last_id = identity, identity
     if aggregate:
-        first_id, at = _integer(text, at)
-        if at < 0:
-            return -1
-        last_id, at = _integer(text, at)
-        if at < 0:
-            return -1
+        first_id, at = _integer(at)
+        if at == _U0:
+            return _U0
+        last_id, at = _integer(at)
+        if at == _U0:
+            return _U0
     else:  # the quote quantity is price * quantity
-        while text[at] != 44 and text[at] != 10:
-            at += 1
-        if text[at] != 44:
-            return -1
-        at += 1
-    moment, at = _integer(text, at)
-    if at < 0:
-        return -1
-    maker, at = _truth(text, at)
-    if at < 0:
-        return -1
-    if text[at] == 44:  # spot: best match
-        _, at = _truth(text, at + 1)
-        if at < 0:
-            return -1
-    if text[at] == 13:
-        at += 1
-    if text[at] != 10:
-        return -1
-    trade = rows[row]
+        while _byte(at) != _COMMA and _byte(at) != _LINE_FEED:
+            at += _U1
+        if _byte(at) != _COMMA:
+            return _U0
+        at += _U1
+    moment, at = _integer(at)
+    if at == _U0:
+        return _U0
+    maker, at = _truth(at)
+    if at == _U0:
+        return _U0
+    if _byte(at) == _COMMA:  # spot: best match
+        _, at = _truth(at + _U1)
+        if at == _U0:
+            return _U0
+    if _byte(at) == _RETURN:
+        at += _U1
+    if _byte(at) != _LINE_FEED:
+        return _U0
     trade.id = identity
     trade.first_id = first_id
     trade.last_id = last_id
-    trade.time = moment * MILLISECOND if moment < _LEAST_MICROSECONDS else moment
+    trade.time = moment if moment > np.uint64(_MOST_MILLISECONDS) else moment * np.uint64(MILLISECOND)
     trade.price = price
     trade.quantity = quantity
     trade.symbol = 0
@@ -222,24 +257,26 @@ def _parse(text: NDArray[np.uint8], aggregate: bool, rows: Block, slow: NDArray[
     :arg slow: out: start, end and row of each line left, 3 x lines.
     :returns: how many rows are taken, and how many of them are left free.
     """
-    at = 0
+    start = np.uint64(text.ctypes.data)
+    stop = start + np.uint64(len(text))
+    at = start
     row = 0
     left = 0
-    while at < len(text):
-        if text[at] == 10:
-            at += 1
+    while at < stop:
+        if _byte(at) == _LINE_FEED:
+            at += _U1
             continue
-        end = _trade(text, at, aggregate, rows, row)
-        if end < 0:
+        end = _trade(at, aggregate, rows[row])
+        if end == _U0:
             end = at
-            while text[end] != 10:
-                end += 1
-            slow[0, left] = at
-            slow[1, left] = end
+            while _byte(end) != _LINE_FEED:
+                end += _U1
+            slow[0, left] = np.int64(at - start)
+            slow[1, left] = np.int64(end - start)
             slow[2, left] = row
             left += 1
         row += 1
-        at = end + 1
+        at = end + _U1
     return row, left
 
 
@@ -259,7 +296,7 @@ def _parse_slowly(line: bytes, stream: str) -> tuple[Any, ...] | None:
         return None
     identity, price, stamp = int(fields[0]), float(fields[1]), int(fields[moment])
     first_id, last_id = (int(fields[3]), int(fields[4])) if aggregate else (identity, identity)
-    stamp = stamp * MILLISECOND if stamp < _LEAST_MICROSECONDS else stamp
+    stamp = stamp if stamp > _MOST_MILLISECONDS else stamp * MILLISECOND
     is_maker = fields[maker].lower() == "true"
     return identity, first_id, last_id, stamp, price, float(fields[2]), 0, is_maker, price != 0
 
@@ -835,8 +872,7 @@ class _Reader:
             rows, malformed = _parse_text(text, self._archive.stream)
             stray = (rows["time"] < start - _STRAY) | (rows["time"] >= start + _DAY + _STRAY)
             if stray.any():
-                malformed.append(f"trade {rows['id'][stray][0]} at {rows['time'][stray][0]} us".encode())
-                bad += int(stray.sum()) - 1
+                malformed += [b"trade %d at %d us" % (row["id"], row["time"]) for row in rows[stray]]
                 rows = rows[~stray]
             bad += len(malformed)
             good += len(rows)
@@ -879,7 +915,7 @@ def _read_text(path: Path, size: int) -> Iterator[bytes]:
                 while data := file.read(size):
                     cut = data.rfind(b"\n") + 1
                     if cut:
-                        yield rest + data[:cut]
+                        yield b"".join((rest, memoryview(data)[:cut]))
                         rest = data[cut:]
                     else:
                         rest += data
@@ -897,10 +933,11 @@ def _parse_text(text: bytes, stream: str) -> tuple[Block, list[bytes]]:
     :arg stream: trade or aggTrade.
     :returns: TRADE block in the lines' order, symbol 0, and the lines that are no trades.
     """
-    lines = text.count(b"\n")
+    data = np.frombuffer(text, np.uint8)
+    lines = np.count_nonzero(data == ord("\n"))  # four times as fast as bytes.count
     rows = np.zeros(lines, TRADE)
     slow = np.empty((3, lines), np.int64)
-    used, left = _parse(np.frombuffer(text, np.uint8), stream == "aggTrade", rows, slow)
+    used, left = _parse(data, stream == "aggTrade", rows, slow)
     rows = rows[:used]
     malformed, vacant = [], []
     for start, end, row in slow[:, :left].T.tolist():
@@ -925,6 +962,7 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
         files = sorted((file for r in self._readers for file in r.files), key=lambda file: file[1])
         archive.status.files = len(files)
         self._watermark = 0
+        self._words = np.empty((0, _WORDS), np.int64)
         self._done = False
         self._downloads = _Downloads(archive, files)
         self._pool = ThreadPoolExecutor(min(len(self._readers), os.cpu_count() or 1), "archive")
@@ -959,10 +997,9 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
         if len(pieces) > 1:
             sizes = [len(piece.times) for piece in pieces]
             starts[1:] = np.cumsum(sizes[:-1])
-            trades = np.concatenate([piece.trades for piece in pieces])
             times = np.concatenate([piece.times for piece in pieces])
             order = np.argsort(times, kind="stable")
-            trades, times = trades[order], times[order]
+            trades, times = self._in_order([piece.trades for piece in pieces], order), times[order]
             if any(piece.gap for piece in pieces):
                 place = np.empty(len(order), np.int64)
                 place[order] = np.arange(len(order))
@@ -990,6 +1027,20 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
             }
         self._archive.status.trades += len(trades)
         return items
+
+    def _in_order(self, parts: list[Block], order: NDArray[np.int64]) -> Block:
+        """Join parts and put the rows in another order.
+
+        By way of memory that is kept, and as plain words: 3 ns a trade, where new memory and structured
+        rows made it 100.
+        """
+        if len(self._words) < len(order):
+            self._words = np.empty((len(order), _WORDS), np.int64)
+        words = self._words[: len(order)]
+        np.concatenate([part.view(np.int64).reshape(-1, _WORDS) for part in parts], out=words)
+        out = np.empty(len(order), TRADE)
+        words.take(order, axis=0, out=out.view(np.int64).reshape(-1, _WORDS), mode="clip")
+        return out
 
     def _finish(self) -> list[tuple[str, Trades]]:
         """Close every bar of the last day: it is over."""
