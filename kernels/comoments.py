@@ -1025,8 +1025,8 @@ def update_all_pairs(
 
     :arg values: float64[N, depth], the ring of `update_pairs`, newest observation written; depth above both
         windows.
-    :arg step: Number of the newest observation. One that does not follow the last takes all sums anew, and the
-        first begins at the oldest of the last `depth` columns where any symbol is finite.
+    :arg step: Number of the newest observation. One that does not follow the last takes all sums anew, and
+        the first begins at the oldest of the last `depth` columns where any symbol is finite.
     :arg window: Rolling window, in observations, at least 2.
     :arg z_window: Window of the z-score, in observations.
     :arg symbols: SYMBOL[N] from `new_matrix`, changed in place.

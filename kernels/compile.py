@@ -33,7 +33,6 @@ def kernel(*signatures: Any, allocates: bool = True) -> Callable[[F], F]:
     :arg allocates: False leaves out numba's reference counts, 18 of 40 ns an update in `comoments`, where
         arrays that meet a call are counted in and out. Such a kernel cannot make arrays, nor can its helpers.
     """
-
     options: Any = {"nogil": True, "error_model": "numpy", "_nrt": allocates}
 
     def declare(function: F) -> F:

@@ -128,7 +128,8 @@ def _describe(ordered: Any, count: int, row: Any) -> None:
         _CUBE,
         _DESCRIPTIONS,
         _CUBE,
-    )
+    ),
+    allocates=False,
 )
 def update_descriptive(
     returns: NDArray[np.float64],

@@ -234,6 +234,7 @@ def _anchor_rls(st: Any) -> None:
 
 @kernel(
     types.void(_MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _RLS_STATES, _METRICS, _METRICS),
+    allocates=False,
 )
 def update_rls(
     values: NDArray[np.float64],
@@ -283,7 +284,7 @@ def update_rls(
                 st.last = s - 1
             begin = st.last + 1
             if s < begin or s - begin >= depth:
-                begin = max(min(st.first, s), s - depth + 1)
+                begin = max(min(st.first, s), max(st.last, s) - depth + 1)
                 st.first = min(st.first, s)
                 st.count = 0
                 st.slope = st.change = st.mean_x = st.mean_e = st.weight = st.sxx = 0.0
@@ -348,6 +349,7 @@ def _learn_kalman(y: float, x: float, q: float, r: float, st: Any) -> None:
         _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64,
         _VECTOR, _VECTOR, _KALMAN_STATES, _METRICS, _METRICS,
     ),
+    allocates=False,
 )  # fmt: skip
 def update_kalman(
     values: NDArray[np.float64],
@@ -403,7 +405,7 @@ def update_kalman(
                 st.last = s - 1
             begin = st.last + 1
             if s < begin or s - begin >= depth:
-                begin = max(min(st.first, s), s - depth + 1)
+                begin = max(min(st.first, s), max(st.last, s) - depth + 1)
                 st.first = min(st.first, s)
                 st.count = 0
             for t in range(begin, s + 1):
@@ -422,6 +424,7 @@ def update_kalman(
 
 @kernel(
     types.void(_MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES, _METRICS, _METRICS),
+    allocates=False,
 )
 def update_tls(
     values: NDArray[np.float64],

@@ -21,7 +21,10 @@ _WRONG_THRESHOLDS = "thresholds of signals must be 0 <= exit < entry"
 _POSITIONS = types.Array(types.int8, 2, "C")
 
 
-@kernel(types.void(types.Array(types.float64, 2, "A"), types.float64, types.float64, _POSITIONS, _POSITIONS))
+@kernel(
+    types.void(types.Array(types.float64, 2, "A"), types.float64, types.float64, _POSITIONS, _POSITIONS),
+    allocates=False,
+)
 def update_signals(
     z_score: NDArray[np.float64],
     entry: float,
