@@ -394,16 +394,14 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
 
     @override
     def on_batch(self, values: list[Rows]) -> tuple[list[Rows], bool]:
-        out: list[Rows] = []
+        found: dict[str, list[Block]] = {}
         for table, block in values:
-            if table == TICKS:
-                out += self._parts[0].add(block)
-                continue
             for length, part in self._parts.items():
-                bars = block[block["timeframe"] == length]
-                if len(bars):
-                    out += part.add(bars)
-        return out, self.RETAIN
+                mine = block if table == TICKS else block[block["timeframe"] == length]
+                if (table == TICKS) == (length == 0) and len(mine):
+                    for name, rows in part.add(mine):
+                        found.setdefault(name, []).append(rows)
+        return [Rows(name, np.concatenate(blocks)) for name, blocks in found.items()], self.RETAIN
 
     @override
     def snapshot(self) -> bytes:
