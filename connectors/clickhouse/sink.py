@@ -18,16 +18,20 @@ so a restart may repeat the last epoch freely.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from connectors.clickhouse.store import Store
+from connectors.clickhouse.store import Store, StoreBusyError
 from kernels.records import (
     GAP_CAUSES,
     GAP_REPAIRS,
@@ -45,6 +49,18 @@ if TYPE_CHECKING:
 
 # ClickHouse's guidance is blocks of 10,000 to 100,000 rows, about one insert a second.
 _ROWS_PER_INSERT = 100_000
+
+# Collected rows are bounded by what they take in memory: 2 million trades.
+_MOST_BYTES = 128_000_000
+
+# Between attempts: doubled from the first to the last. A server restarts in some seconds.
+_FIRST_DELAY = 0.1
+_LAST_DELAY = 5.0
+
+# Once asked to stop; supervisors kill a process some 10 seconds after asking it.
+_HURRIED_SECONDS = 5.0
+
+log = structlog.get_logger()
 
 _UNITS = (
     (86_400 * SECOND, "d"),
@@ -187,49 +203,196 @@ def _timeframes(lengths: NDArray[np.int64]) -> pa.Array:
     return _names(indexes, [timeframe_name(int(length)) for length in known])
 
 
-class _StorePartition(StatefulSinkPartition[Rows, None]):
-    def __init__(self, store: Store, columns: Columns, flush_interval: float) -> None:
-        self._store = store
-        self._columns = columns
+@dataclass
+class SinkStatus:
+    """What a sink has done and what it waits for, to be read at any time.
+
+    :arg rows_written: Rows stored, by table.
+    :arg rows_waiting: Rows taken and not stored yet.
+    :arg inserts: Inserts done.
+    :arg last_insert_seconds: How long the last one took.
+    :arg last_error: Why the last attempt failed; empty once one succeeded.
+    :arg failing_since: Unix time of the first failure since the last success; 0 while all is well.
+    :arg retries: Attempts repeated so far.
+    """
+
+    rows_written: Counter[str] = field(default_factory=Counter)
+    rows_waiting: int = 0
+    inserts: int = 0
+    last_insert_seconds: float = 0.0
+    last_error: str = ""
+    failing_since: float = 0.0
+    retries: int = 0
+
+
+class _Writer:
+    """Stores blocks in a thread of its own, so that the flow goes on meanwhile.
+
+    Attempts that fail for a passing reason are repeated, with the same rows, until they succeed: an insert
+    whose answer was lost and that is sent again leaves each row once. Meanwhile blocks are collected up to a
+    bound, and then the flow waits.
+    """
+
+    def __init__(
+        self,
+        insert: Callable[[str, Block], None],
+        *,
+        flush_interval: float,
+        status: SinkStatus,
+        hurry: threading.Event,
+    ) -> None:
+        self._insert = insert
         self._flush_interval = flush_interval
+        self._status = status
+        self._hurry = hurry
+        self._changed = threading.Condition()
         self._blocks: dict[str, list[Block]] = {}
-        self._rows = 0
-        self._flushed = time.monotonic()
+        self._rows = self._bytes = 0
+        self._since = 0.0  # when the oldest collected block came
+        self._busy = self._flushing = self._closing = False
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="clickhouse-sink", daemon=True)
+        self._thread.start()
+
+    def put(self, table: str, block: Block) -> None:
+        """Take a block; wait while too many bytes are waiting.
+
+        :raises StoreError: If storing has failed for good.
+        """
+        with self._changed:
+            self._wait_for(lambda: self._bytes < _MOST_BYTES)
+            if not self._blocks:
+                self._since = time.monotonic()
+            self._blocks.setdefault(table, []).append(block)
+            self._rows += len(block)
+            self._bytes += block.nbytes
+            self._status.rows_waiting += len(block)
+            if self._rows >= _ROWS_PER_INSERT or len(self._blocks) == 1:
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all that was taken is stored.
+
+        :raises StoreError: If storing has failed for good.
+        """
+        with self._changed:
+            if self._blocks or self._busy:
+                self._flushing = True
+                self._changed.notify_all()
+            self._wait_for(lambda: not (self._blocks or self._busy))
+
+    def close(self) -> None:
+        """Store what is left, without patience, and end the thread."""
+        self._hurry.set()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(2 * _HURRIED_SECONDS)
+
+    def _wait_for(self, done: Callable[[], bool]) -> None:
+        hurried = 0.0
+        while not self._changed.wait_for(lambda: done() or self._failure is not None, timeout=0.5):
+            # An attempt may hang for minutes in a server that takes it and does not answer.
+            hurried += 0.5 if self._hurry.is_set() else 0.0
+            if hurried > 2 * _HURRIED_SECONDS:
+                msg = f"{self._status.rows_waiting} rows are not stored, as the store does not answer"
+                raise StoreBusyError(msg)
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            while blocks := self._next():
+                for table, parts in blocks.items():
+                    rows = np.concatenate(parts)
+                    for start in range(0, len(rows), _ROWS_PER_INSERT):
+                        self._store(table, rows[start : start + _ROWS_PER_INSERT])
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+        except Exception as ex:
+            with self._changed:
+                self._failure = ex
+                self._changed.notify_all()
+
+    def _next(self) -> dict[str, list[Block]]:
+        """Wait for blocks worth an insert; empty when there will be no more."""
+        with self._changed:
+            while not (self._closing or (self._blocks and self._is_due())):
+                left = self._since + self._flush_interval - time.monotonic() if self._blocks else None
+                self._changed.wait(left)
+            blocks, self._blocks = self._blocks, {}
+            # What is being stored counts no more against the bound: as much again is collected meanwhile.
+            self._rows = self._bytes = 0
+            self._busy = bool(blocks)
+            self._flushing = False
+            self._changed.notify_all()
+            return blocks
+
+    def _is_due(self) -> bool:
+        waited = time.monotonic() - self._since >= self._flush_interval
+        return self._flushing or self._rows >= _ROWS_PER_INSERT or waited
+
+    def _store(self, table: str, rows: Block) -> None:
+        status = self._status
+        delay = _FIRST_DELAY
+        hurried_until = 0.0
+        while True:
+            start = time.monotonic()
+            try:
+                self._insert(table, rows)
+            except StoreBusyError as ex:
+                status.last_error = str(ex)
+                if not status.failing_since:
+                    status.failing_since = time.time()
+                    log.warning("rows wait to be stored", reason=str(ex))
+                if self._hurry.is_set():
+                    hurried_until = hurried_until or time.monotonic() + _HURRIED_SECONDS
+                    if time.monotonic() >= hurried_until:
+                        raise
+                self._hurry.wait(delay) if not self._hurry.is_set() else time.sleep(_FIRST_DELAY)
+                delay = min(2 * delay, _LAST_DELAY)
+                status.retries += 1
+                continue
+            if status.failing_since:
+                log.warning(
+                    "rows are stored again", after_seconds=round(time.time() - status.failing_since, 1)
+                )
+            status.last_insert_seconds = time.monotonic() - start
+            status.last_error, status.failing_since = "", 0.0
+            status.inserts += 1
+            status.rows_written[table] += len(rows)
+            with self._changed:
+                status.rows_waiting -= len(rows)
+            return
+
+
+class _StorePartition(StatefulSinkPartition[Rows, None]):
+    def __init__(self, store: Store, writer: _Writer) -> None:
+        self._store = store
+        self._writer = writer
 
     @override
     def write_batch(self, values: list[Rows]) -> None:
         for table, block in values:
             if len(block):
-                self._blocks.setdefault(table, []).append(block)
-                self._rows += len(block)
-        if self._rows >= _ROWS_PER_INSERT or time.monotonic() - self._flushed >= self._flush_interval:
-            self._flush()
+                self._writer.put(table, block)
 
     @override
     def snapshot(self) -> None:
-        self._flush()
+        self._writer.flush()
 
     @override
     def close(self) -> None:
-        try:
-            self._flush()
-        finally:
-            self._store.close()
-
-    def _flush(self) -> None:
-        for table in list(self._blocks):
-            block = np.concatenate(self._blocks[table])
-            for start in range(0, len(block), _ROWS_PER_INSERT):
-                self._store.insert(
-                    f"stored_{table}", self._columns(table, block[start : start + _ROWS_PER_INSERT])
-                )
-            del self._blocks[table]
-        self._rows = 0
-        self._flushed = time.monotonic()
+        self._writer.close()
+        self._store.close()
 
 
 class ClickHouseSink(FixedPartitionedSink[Rows, None]):
     """Write `records.Rows` to the tables of a store, in one partition.
+
+    Failures that may pass (no answer, a restart, a full disk) are waited out, as long as it takes; `status`
+    says what for. Others stop the flow with a `StoreError`; rows not stored then are emitted again on resume.
 
     :arg dsn: ``chdb:///path`` or ``clickhouse://user:password@host:8123/database``.
     :arg market: spot or usdm.
@@ -251,10 +414,21 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
         flush_interval: float = 1.0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self.status = SinkStatus()
+        self.store: Store | None = None  # while the flow has it open
         self._dsn = dsn
         self._run: dict[str, Any] = {"source": source, "market": market, "symbols": symbols, "pairs": pairs}
         self._flush_interval = flush_interval
         self._settings = settings or {}
+        self._hurry = threading.Event()
+
+    def hurry(self) -> None:
+        """Lose patience: from now on a failure is waited out for a few seconds only.
+
+        To be called when the flow is asked to stop, which would else wait for a store that does not answer.
+        Safe in a signal handler.
+        """
+        self._hurry.set()
 
     @override
     def list_parts(self) -> list[str]:
@@ -262,6 +436,16 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _StorePartition:
-        store = Store.open(self._dsn, source=self._run["source"])
-        store.record_run(**self._run, settings=self._settings)
-        return _StorePartition(store, Columns(**self._run), self._flush_interval)
+        self.store = store = Store.open(self._dsn, source=self._run["source"])
+        try:
+            store.record_run(**self._run, settings=self._settings)
+        except BaseException:
+            store.close()
+            raise
+        columns = Columns(**self._run)
+
+        def insert(table: str, rows: Block) -> None:
+            store.insert(f"stored_{table}", columns(table, rows))
+
+        writer = _Writer(insert, flush_interval=self._flush_interval, status=self.status, hurry=self._hurry)
+        return _StorePartition(store, writer)

@@ -50,38 +50,8 @@ _CONNECT_SECONDS = 10
 
 # Errors of ClickHouse that a repetition may not meet: timeouts, too many queries or parts, memory, read-only
 # replicas, unknown status of an insert, cancelled, file system, keeper, overload.
-_PASSING = frozenset(
-    {
-        74,
-        75,
-        76,
-        159,
-        160,
-        202,
-        209,
-        210,
-        225,
-        241,
-        242,
-        252,
-        279,
-        285,
-        286,
-        319,
-        364,
-        394,
-        425,
-        458,
-        479,
-        499,
-        631,
-        745,
-        999,
-        1000,
-        1001,
-        1002,
-    }
-)
+_PASSING = frozenset({74, 75, 76, 159, 160, 202, 209, 210, 225, 241, 242, 252, 279, 285, 286, 319, 364, 394})
+_PASSING |= {425, 458, 479, 499, 631, 745, 999, 1000, 1001, 1002}
 
 # clickhouse-connect logs what it also raises; without a handler Python would print it to stderr.
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
@@ -275,10 +245,11 @@ class Store:
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         from clickhouse_connect.driver.exceptions import ClickHouseError
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
-        except (ClickHouseError, OSError) as ex:
+        except (ClickHouseError, HTTPError, OSError) as ex:
             raise explain(ex, self.dsn, doing) from ex
 
     def _migrate(self, create: bool) -> None:
@@ -355,6 +326,8 @@ def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
     :arg doing: What was being done, as in "writing 5 rows to trades".
     :returns: The error to raise.
     """
+    from clickhouse_connect.driver.exceptions import DataError, ProgrammingError
+
     text = str(ex)
     code = getattr(ex, "code", None)
     if code is None and (found := re.search(r"Code: (\d+)\.", text)):
@@ -367,7 +340,7 @@ def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
         return StoreError(f"{dsn} refused user {dsn.user!r}: check user and password in PAIRFLOW_CLICKHOUSE")
     if code == 497:
         return StoreError(f"user {dsn.user!r} may not do this on {dsn}: {_first_line(text)}")
-    if code is None and dsn.path is None:
+    if code is None and dsn.path is None and not isinstance(ex, (ProgrammingError, DataError)):
         reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)|timed out|certificate verify failed", text)
         why = (reason[1] or reason[0]) if reason else _first_line(text)
         return StoreBusyError(
@@ -435,8 +408,8 @@ def _check_folder(path: Path, create: bool) -> None:
 def _in_use(path: Path) -> bool:
     """Tell whether another process has a folder open.
 
-    The engine locks the file ``status`` and writes its process id there. A refusal it prints on stderr, so it is
-    not asked.
+    The engine locks the file ``status`` and writes its process id there. Its own refusal it prints on stderr,
+    so it is not asked.
     """
     try:
         with (path / "status").open() as status:
