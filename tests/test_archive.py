@@ -26,6 +26,7 @@ from structlog.testing import capture_logs
 
 from connectors.binance import archive as module
 from connectors.binance.archive import ArchiveError, ArchiveSource
+from flows.bars import BarLogic
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, SECOND, TRADE, Block, Trades
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -217,6 +218,10 @@ def replay(
 ) -> tuple[list[Trades], Any]:
     """Run a partition until its end, or until enough trades came; return its items and its snapshot."""
     partition = archive.build_part("step", "archive", resume)
+    return drain(partition, until), partition.snapshot()
+
+
+def drain(partition: Any, until: Callable[[int], bool] = lambda n: False) -> list[Trades]:
     items: list[Trades] = []
     deadline = time.monotonic() + 30
     try:
@@ -226,9 +231,8 @@ def replay(
     except StopIteration:
         pass
     finally:
-        state = partition.snapshot()
         partition.close()
-    return items, state
+    return items
 
 
 def joined(items: Sequence[Trades]) -> Block:
@@ -339,6 +343,41 @@ def test_a_flow_runs_it_to_the_end(server: Server, tmp_path: Path, both_days: Bl
     assert np.array_equal(joined([item for _, item in out]), both_days)
 
 
+def test_bars_close_at_their_time_and_none_is_opened_again(
+    server: Server, tmp_path: Path, both_days: Block, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no lateness allowed at all; those of the recordings, in order of arrival, are the same."""
+    monkeypatch.setattr(module, "_CHUNK", 1 << 15)
+    end = int(both_days["time"].max()) + 60 * SECOND
+
+    def bars_of(items: Sequence[Trades], lateness: int) -> Block:
+        logic = BarLogic(None, symbols=SYMBOLS, timeframes=(SECOND, 60 * SECOND), lateness=lateness)
+        out, _ = logic.on_batch([*items, Trades(np.empty(0, TRADE), end + lateness, np.empty(0, GAP))])
+        bars = np.concatenate([rows for table, rows in out if table == "bars"])
+        bars = bars[bars["open_time"] < end - 60 * SECOND]
+        ordered: Block = bars[np.argsort(bars[["timeframe", "open_time", "symbol"]], kind="stable")]
+        return ordered
+
+    items, _ = replay(source(server, tmp_path, last=NEXT, symbols=SYMBOLS))
+    bars = bars_of(items[:-1], 0)
+    assert len(bars) > 1_000
+    assert (bars["version"] == 1).all()
+    arrived = [Trades(recorded("spot"), 0, np.empty(0, GAP))]
+    assert np.array_equal(bars, bars_of(arrived, 5 * SECOND))
+
+
+def test_the_speed_is_that_of_the_market_when_asked_for(server: Server, tmp_path: Path) -> None:
+    server.add(place("BTCUSDT", DAY), zipped(made(range(100))))  # 10 ms apart: 0.99 s
+    archive = source(server, tmp_path, speed=2.0)
+    partition = archive.build_part("step", "archive", None)
+    while archive.status.downloading or not archive.status.trades:
+        partition.next_batch()
+    began = time.monotonic()
+    items = drain(partition)
+    assert 0.4 < time.monotonic() - began < 2.0
+    assert len(items) > 10
+
+
 def test_ids_that_no_file_has_are_a_gap_right_before_the_next_trade(server: Server, tmp_path: Path) -> None:
     ids = [i for i in range(1, 2_000) if i not in (500, 501, 502, 900)]
     server.add(place("BTCUSDT", DAY), zipped(made(ids)))
@@ -437,6 +476,17 @@ def test_any_disorder_duplicates_and_holes_give_each_id_once_in_order_or_a_gap(
         second, _ = replay(archive, state)
         assert np.array_equal(joined([*first, *second]), joined(items))
         assert all_gaps([*first, *second]) == all_gaps(items)
+
+
+def test_ids_that_begin_anew_are_told(server: Server, tmp_path: Path) -> None:
+    server.add(place("BTCUSDT", DAY), zipped(made(range(1_000, 2_000))))
+    server.add(place("BTCUSDT", NEXT), zipped(made(range(100), day=NEXT)))
+    archive = source(server, tmp_path, last=NEXT)
+    with capture_logs() as logs:
+        items, _ = replay(archive)
+    assert len(joined(items)) == 1_000
+    assert archive.status.duplicates == 100
+    assert sum("anew" in log["event"] for log in logs) == 1
 
 
 def test_rows_too_far_out_of_order_leave_a_gap_not_an_endless_wait(
@@ -702,6 +752,18 @@ def test_a_damaged_file_says_what_to_do(server: Server, tmp_path: Path, damage: 
     with capture_logs(), pytest.raises(ArchiveError, match=str(path)) as error:
         replay(source(server, tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_two_replays_share_one_download(server: Server, tmp_path: Path) -> None:
+    path = place("BTCUSDT", DAY)
+    server.add(path, zipped(made(range(1, 50_000))))
+    server.slow.add(path)
+    partitions = [source(server, tmp_path).build_part("step", "archive", None) for _ in range(2)]
+    time.sleep(0.2)
+    server.released.set()
+    for partition in partitions:
+        assert len(joined(drain(partition))) == 49_999
+    assert server.got(path) == [""]
 
 
 def test_days_are_downloaded_one_ahead_of_the_replay_and_no_more(

@@ -66,7 +66,7 @@ _COLUMNS: Final = {
 
 _CONNECTIONS = 4
 _PIECE = 1 << 18  # bytes written at once
-_TRIES = 6  # without a byte of progress
+_TRIES = 12  # without a byte of progress: some 4 minutes
 _FIRST_TRIES = 3  # before the replay starts: somebody waits
 _BACKOFF = 0.5  # s after the first failure, doubled after each
 _LONGEST_BACKOFF = 30.0
@@ -336,6 +336,7 @@ class _Archive:
     stream: str
     base_url: str
     folder: Path
+    speed: float
     grace: int
     stop: threading.Event
     status: ArchiveStatus = field(default_factory=ArchiveStatus)
@@ -381,6 +382,8 @@ class _Client:
                 while not _locked(part):  # another process downloads it
                     await asyncio.sleep(0.5)
                 if path.exists() and await asyncio.to_thread(_is_whole, path):
+                    if os.fstat(part.fileno()).st_size == 0:  # begun just after the other was done
+                        Path(part.name).unlink(missing_ok=True)
                     return path
                 return await self._download(symbol, day, path, part)
         except OSError as error:
@@ -723,6 +726,16 @@ class _Reader:
         return self._days[0] if self._days else date.max
 
     @property
+    def is_done(self) -> bool:
+        """Whether all is taken."""
+        return not self._days and not self._pieces
+
+    @property
+    def first(self) -> int:
+        """Time of the next trade at hand, us."""
+        return int(self._pieces[0].times[0]) if self._pieces else _END
+
+    @property
     def horizon(self) -> int:
         """Time before which the trades at hand are all there are, us."""
         return _END if self._hungry else int(self._pieces[-1].times[-1])
@@ -791,12 +804,13 @@ class _Reader:
         below it can go on, sorted; what is still missing among them is nowhere.
         """
         lowest: list[int] | None = None
-        waiting: list[Block] = []
-        rows_waiting = 0
+        waiting: list[tuple[int, Block]] = []  # lowest id of each, so that most need not be looked at
+        is_empty = True
+        before = self._continuity.last[0]
         for number, rows in enumerate(self._chunks(path, day, count=True)):
             last = int(self._continuity.last[0])
-            if self._resume != NONE:
-                rows = rows[rows["id"] > self._resume]  # noqa: PLW2901 - handed out before
+            is_empty &= not len(rows)
+            rows = rows[rows["id"] > self._resume] if self._resume != NONE else rows  # noqa: PLW2901
             if not len(rows):
                 continue
             if not waiting and _follow(rows["id"], last):
@@ -805,20 +819,18 @@ class _Reader:
             if lowest is None:
                 lowest = self._look_through(path, day, last)
             safe = lowest[number + 1]
-            waiting.append(rows)
-            rows_waiting += len(rows)
-            if rows_waiting > _MOST_WAITING:
+            waiting.append((int(rows["id"].min()), rows))
+            if sum(len(block) for _, block in waiting) > _MOST_WAITING:
                 _LOG.warning("rows are too far out of order; going on without some", file=path.name)
-                safe = _END
-            ready = []
-            for i, block in enumerate(waiting):
-                below = block["id"] < safe
-                ready.append(block[below])
-                waiting[i] = block[~below]
-            waiting = [block for block in waiting if len(block)]
-            rows_waiting = sum(map(len, waiting))
-            rows = np.concatenate(ready)  # noqa: PLW2901
-            yield from self._pass_on(rows[np.argsort(rows["id"], kind="stable")], day)
+                safe, lowest = _END, None
+            ready = [block[block["id"] < safe] for first, block in waiting if first < safe]
+            later = [block[block["id"] >= safe] if first < safe else block for first, block in waiting]
+            waiting = [(int(block["id"].min()), block) for block in later if len(block)]
+            if ready:
+                rows = np.concatenate(ready)  # noqa: PLW2901
+                yield from self._pass_on(rows[np.argsort(rows["id"], kind="stable")], day)
+        if not is_empty and self._continuity.last[0] == before and self._resume == NONE:
+            _LOG.warning("all ids of the file came before: does it count them anew?", file=path.name)
         self._resume = NONE
 
     def _pass_on(self, rows: Block, day: date) -> Iterator[_Piece]:
@@ -963,6 +975,7 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
         archive.status.files = len(files)
         self._watermark = 0
         self._words = np.empty((0, _WORDS), np.int64)
+        self._begin: tuple[float, int] | None = None
         self._done = False
         self._downloads = _Downloads(archive, files)
         self._pool = ThreadPoolExecutor(min(len(self._readers), os.cpu_count() or 1), "archive")
@@ -976,18 +989,31 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
             day = min(r.day for r in self._readers)
             if day != date.max:
                 self._downloads.day = day
-                self._archive.status.day = str(day)
+                if self._archive.status.day != str(day):
+                    self._archive.status.day = str(day)
+                    _LOG.info("replaying", day=str(day))
             missing = [future for future in pending if future is not None]
             if missing:
                 if wait(missing, timeout=_PATIENCE).not_done:
                     return []
                 continue
+            if all(r.is_done for r in self._readers):
+                return self._finish()
             until = min(r.horizon for r in self._readers)
+            if self._archive.speed:
+                until = min(until, self._paced())
             pieces = [piece for r in self._readers for piece in r.take(until)]
             if pieces:
                 return self._merge(pieces, until)
-            if until == _END:
-                return self._finish()
+            if self._archive.speed:
+                return []
+
+    def _paced(self) -> int:
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, min(r.first for r in self._readers)
+        began, first = self._begin
+        return first + int((now - began) * self._archive.speed * SECOND)
 
     def _merge(self, pieces: list[_Piece], until: int) -> list[tuple[str, Trades]]:
         """Merge by time, then symbol, then id: an order that does not depend on how the files were cut."""
@@ -1015,7 +1041,7 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
         items = []
         for cut, end in zip(cuts, [*cuts[1:], len(trades)], strict=True):
             # Before the horizon all is known; up to the last trade, when no file has any more.
-            seen = int(times[end]) if end < len(trades) else min(until, int(times[-1]) + 1)
+            seen = until if end == len(trades) and until < _END else int(times[min(end, len(times) - 1)])
             self._watermark = max(self._watermark, seen)
             items.append((self._key, Trades(trades[cut:end], self._watermark, np.array(gaps[cut], GAP))))
         for piece in pieces:
@@ -1075,6 +1101,7 @@ class ArchiveSource(FixedPartitionedSource[tuple[str, Trades], dict[str, _Positi
         stream: str,
         base_url: str = "https://data.binance.vision",
         folder: Path,
+        speed: float = 0.0,
         grace: int = 0,
         stop: threading.Event | None = None,
     ) -> None:
@@ -1089,6 +1116,7 @@ class ArchiveSource(FixedPartitionedSource[tuple[str, Trades], dict[str, _Positi
         :arg stream: trade or aggTrade.
         :arg base_url: address of the archive.
         :arg folder: where files are kept, in the archive's layout.
+        :arg speed: how many times the speed of the market; 0 for as fast as it goes.
         :arg grace: us by which the watermark moves on at the end: the flow's allowed lateness.
         :arg stop: ends the replay gracefully when set.
         :raises ArchiveError: when the first or the last day cannot be had.
@@ -1110,6 +1138,7 @@ class ArchiveSource(FixedPartitionedSource[tuple[str, Trades], dict[str, _Positi
             stream,
             base_url.rstrip("/"),
             folder,
+            speed,
             grace,
             stop or threading.Event(),
         )
