@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from kernels.records import TRADE, Block
+from tests.grafana_checks import Served, run_flow, served
 
 settings.register_profile("pairflow", deadline=None)  # the first example may wait for a compiler
 settings.load_profile("pairflow")
@@ -64,3 +65,13 @@ def klines(data: Path) -> dict[str, list[dict[str, str]]]:
         with (data / "klines" / f"{symbol}-1m-2024-08-08.usdm.csv").open() as stream:
             found[symbol] = list(csv.DictReader(stream, names))
     return found
+
+
+@pytest.fixture(scope="session")
+def replayed_store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A store of the USD-M recordings, every method in it, answering queries."""
+    folder = tmp_path_factory.mktemp("served") / "data"
+    source = f"recording:{data / 'recorded' / 'usdm'}"
+    run_flow(folder, SOURCE=source, MARKET="usdm", METHODS="ols,rls,kalman,tls")
+    with served(folder) as store:
+        yield store
