@@ -37,11 +37,14 @@ def simulated(**values: Any) -> Simulator:
 
 
 async def binance_client(exchange: Simulator) -> Any:
-    binance = pytest.importorskip("binance", reason="python-binance is not installed")
-    client_type = type("Client", (binance.AsyncClient,), {})
-    client_type.API_URL = exchange.url + "/api"
-    client_type.FUTURES_URL = exchange.url + "/fapi"
-    return await client_type.create() if exchange.market.name == "spot" else client_type("any key", "any secret")
+    binance: Any = pytest.importorskip("binance", reason="python-binance is not installed")
+    if exchange.market.name == "spot":
+        # Its constructor formats the class's URLs, and `create` already calls the exchange.
+        urls = {"API_URL": exchange.url + "/api"}
+        return await type("Client", (binance.AsyncClient,), urls).create()  # type: ignore[attr-defined]
+    client = binance.AsyncClient("any key", "any secret")
+    client.FUTURES_URL = exchange.url + "/fapi"
+    return client
 
 
 @scenario
@@ -77,14 +80,13 @@ async def test_python_binance_reads_rest() -> None:
 async def test_python_binance_gets_its_own_errors() -> None:
     async with simulated() as exchange:
         client = await binance_client(exchange)
-        from binance.exceptions import BinanceAPIException
-
+        error: Any = pytest.importorskip("binance.exceptions").BinanceAPIException
         try:
-            with pytest.raises(BinanceAPIException) as caught:
+            with pytest.raises(error) as caught:
                 await client.get_klines(symbol="NOSUCH", interval="1m")
             assert (caught.value.code, caught.value.message) == (-1121, "Invalid symbol.")
             exchange.inject(Fault("error", amount=429))
-            with pytest.raises(BinanceAPIException) as caught:
+            with pytest.raises(error) as caught:
                 await client.get_recent_trades(symbol="BTCUSDT")
             assert caught.value.status_code == 429
         finally:
@@ -95,9 +97,8 @@ async def test_python_binance_gets_its_own_errors() -> None:
 async def test_python_binance_reads_a_multiplex_socket_and_reconnects() -> None:
     async with simulated() as exchange:
         client = await binance_client(exchange)
-        from binance import BinanceSocketManager
-
-        manager = BinanceSocketManager(client, max_queue_size=100_000)
+        binance: Any = pytest.importorskip("binance")
+        manager = binance.BinanceSocketManager(client, max_queue_size=100_000)
         manager.STREAM_URL = exchange.ws_url + "/"
         streams = ["btcusdt@trade", "ethusdt@aggTrade", "solusdt@kline_1m"]
         try:
@@ -125,9 +126,8 @@ async def test_python_binance_reads_a_multiplex_socket_and_reconnects() -> None:
 async def test_python_binance_reads_futures() -> None:
     async with simulated(market="usdm") as exchange:
         client = await binance_client(exchange)
-        from binance import BinanceSocketManager
-
-        manager = BinanceSocketManager(client)
+        binance: Any = pytest.importorskip("binance")
+        manager = binance.BinanceSocketManager(client)
         manager.FSTREAM_URL = exchange.ws_url + "/"
         try:
             assert (await client.futures_ping()) == {}

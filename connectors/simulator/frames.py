@@ -1,8 +1,8 @@
 """Binance's text: JSON payloads of the streams and WebSocket frames around them, from exact integers.
 
-Every payload has two writers, which give the same bytes. One writes a row at a time and is easy to check against
-the documentation. The other writes thousands of rows at once as a matrix of bytes: a frame is a row, absent
-bytes are NUL, and dropping the NULs leaves the frames end to end, ready for one write to the transport.
+Every payload has two writers, which give the same bytes. One writes a row at a time and is easy to check
+against the documentation. The other writes thousands of rows at once as a matrix of bytes: a frame is a row,
+absent bytes are NUL, and dropping the NULs leaves the frames end to end, ready for one write.
 """
 
 import struct

@@ -56,7 +56,7 @@ from kernels.records import SECOND, Block
 
 T = TypeVar("T")
 
-PUMP_INTERVAL = 0.005
+PUMP_INTERVAL = 0.01
 """Real seconds between two looks at the market."""
 
 BUFFER_LIMIT = 64 * 2**20
@@ -85,7 +85,8 @@ class Config:
     :arg speed: exchange seconds per real second.
     :arg quiet: symbols that trade about twice a minute whatever the rate.
     :arg history: seconds of past before the start.
-    :arg recording: files to play back instead of the model, as `RecordedMarket` takes them.
+    :arg recording: files to play back instead of the model, as `RecordedMarket` takes them; they say which
+        market and symbols there are.
     :arg keep_times: play a recording at its own times; else its times are shifted to now by whole minutes.
     :arg clock_offset: seconds that the exchange's clock is ahead of the local one.
     :arg faults: faults with a time of their own.
@@ -134,8 +135,8 @@ class Config:
 class Simulator:
     """A Binance-compatible exchange.
 
-    Use it as ``async with`` on a running loop, or as ``with`` to run it on a thread of its own. Its methods may
-    be called from any thread.
+    Use it as ``async with`` on a running loop, or as ``with`` to run it on a thread of its own. Its methods
+    may be called from any thread.
 
     :arg config: what to simulate.
     :raises ValueError: when the market cannot be made.
@@ -367,7 +368,9 @@ class Simulator:
                 heapq.heappop(self._events)[2]()
             if self._sent >= until:
                 return
-            stop = min(until, self._events[0][0]) if self._events else until
+            stop = min(until, self._sent + SECOND)  # a backlog is worked off a second at a time
+            if self._events:
+                stop = min(stop, self._events[0][0])
             if any(c.klines for c in self._connections):
                 stop = min(stop, (self._sent // SECOND + 1) * SECOND)
             self._publish_trades(stop)
@@ -415,7 +418,7 @@ class Simulator:
         return connection.tamper([(self.market.symbols[i].name, payload) for i, payload in pairs])
 
     def _publish_klines(self) -> None:
-        """Send the kline updates of a whole second: 1 s klines as they close, others every 2 s and at the end."""
+        """Send the kline updates of a whole second: 1 s klines as they close, others every 2 s too."""
         now = time.monotonic()
         found: dict[tuple[int, str, int, int], Kline | None] = {}
 
