@@ -111,7 +111,7 @@ def run(seed: int) -> Outcome:
     faults = takewhile(lambda fault: (fault.at or 0) < FAULTS_FOR, schedule(seed, symbols, mean=4.0))
     config = Config(
         symbols=symbols,
-        rate=draw.choice([20.0, 200.0, 1000.0]),
+        rate=draw.choice([20.0, 100.0, 300.0]),
         seed=seed,
         speed=SPEED,
         quiet=symbols[1:2] if draw.random() < 0.5 else (),
@@ -121,7 +121,7 @@ def run(seed: int) -> Outcome:
         life=draw.choice([86_400.0, 2.0]),
     )
     stream = draw.choice(["trade", "trade", "aggTrade"])
-    queue_bytes, max_held = draw.choice([64 << 20, 100_000]), draw.choice([1_000_000, 300])
+    queue_bytes, max_held = draw.choice([64 << 20, 100_000]), draw.choice([1_000_000, 1_000])
     with Simulator(config) as exchange:
         endpoints = Endpoints((exchange.ws_url,), (exchange.url,))
         options = {

@@ -275,6 +275,56 @@ class Continuity:
         return np.concatenate(out)
 
 
+class Alignment:
+    """Keep the trades of symbols that catch up at different speeds in step: nothing newer than the slowest.
+
+    A page of back-fill holds a second of a busy market, or a day of a quiet one; handed out as they come, the
+    pages of one symbol would close bars for which another's trades are still to come.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Trades kept back."""
+        self.first: dict[int, tuple[int, int]] = {}
+        """Id and time of the first trade of each symbol that is kept back."""
+        self._blocks: list[Block] = []
+
+    def add(self, trades: Block) -> None:
+        """Keep a TRADE block, in id order per symbol, until its time comes."""
+        if len(trades):
+            self._blocks.append(trades)
+            self.count += len(trades)
+            self._note(trades)
+
+    def _note(self, trades: Block) -> None:
+        symbols, rows = np.unique(trades["symbol"], return_index=True)
+        for symbol, row in zip(symbols.tolist(), rows.tolist(), strict=True):
+            self.first.setdefault(symbol, (int(trades["id"][row]), int(trades["time"][row])))
+
+    def release(self, until: int | None = None) -> Block:
+        """Hand out what is kept, up to a time.
+
+        :arg until: Exchange time, us, inclusive; None for all.
+        :returns: TRADE block in order of time, and of id per symbol.
+        """
+        if not self._blocks:
+            return _EMPTY
+        trades = np.concatenate(self._blocks)
+        # Should a symbol's time ever step back, its order of ids comes first.
+        times = trades["time"].copy()
+        for symbol in np.unique(trades["symbol"]):
+            mine = trades["symbol"] == symbol
+            times[mine] = np.maximum.accumulate(times[mine])
+        order = np.argsort(times, kind="stable")
+        n = len(order) if until is None else int(np.searchsorted(times[order], until, side="right"))
+        left = trades[order[n:]]
+        self._blocks = [left] if len(left) else []
+        self.count = len(left)
+        self.first.clear()
+        self._note(left)
+        return trades[order[:n]]
+
+
 @dataclass
 class _Gap:
     """A range of ids that did not come by themselves."""

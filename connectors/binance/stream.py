@@ -23,7 +23,7 @@ happen in ``next_batch``, so that what was handed out, and so the snapshot, is k
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypedDict
 
@@ -33,7 +33,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from connectors.binance.continuity import NONE, Continuity, GapBook, OpenGap
+from connectors.binance.continuity import NONE, Alignment, Continuity, GapBook, OpenGap
 from connectors.binance.feed import (
     Clock,
     Down,
@@ -157,12 +157,21 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         """Symbols of which trades may have been missed without a trace so far."""
         self._pursuits: dict[int, _Pursuit] = {}
         self._blocked_since: dict[int, float] = {}
-        self._verify_at: dict[int, float] = {}
-        """When to ask about the unverified symbols of a group, monotonic s."""
-        self._probed_at = 0.0
         self._offset = _Offset()
         self._last_output = 0.0
+        self._max_held = max_held
         self._feed = Feed(symbols, options, status)
+        self._verify_at: dict[int, float] = {}
+        """When to ask about the unverified symbols of a group, monotonic s."""
+        self._probed_at: dict[int, float] = {}
+        """When a silent group was last asked about, monotonic s."""
+        self._behind = [
+            {symbol for symbol in group if self._unverified[symbol]} for group in self._feed.groups
+        ]
+        """Symbols of each group that catch up with what was missed while the group had no connection."""
+        self._alignments = [Alignment() for _ in self._feed.groups]
+        self._aligned_to: list[int | None] = [None] * len(self._feed.groups)
+        """Exchange time, us, up to which each alignment was released."""
         self._seen = [self._watermark] * len(self._feed.groups)
         """Exchange time, us, up to which each group has seen the market."""
         self._group_of = np.repeat(range(len(self._feed.groups)), [len(g) for g in self._feed.groups])
@@ -200,6 +209,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             or len(self._book)
         ):
             self._pursue()
+        if any(self._behind):
+            self._align(out)
         advanced = self._advance()
         gaps = self._book.take()
         n = sum(len(block) for block in out)
@@ -216,7 +227,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         status.trades += trades
         status.watermark = self._watermark
         status.duplicates = self._continuity.duplicates
-        status.held = self._continuity.held
+        status.held = self._continuity.held + sum(alignment.count for alignment in self._alignments)
         status.open_gaps = len(self._book)
         status.buffered_bytes = self._feed.received_bytes - self._feed.taken_bytes
 
@@ -245,6 +256,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             elif isinstance(event, Down):
                 for symbol in self._feed.groups[event.group]:
                     self._doubt(symbol, event.cause)
+                    if self._unverified[symbol]:
+                        self._behind[event.group].add(symbol)
             else:
                 now = time.monotonic()
                 self._verify_at[event.group] = now + _VERIFY_DELAY
@@ -291,7 +304,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             self._unverified[seen] = False
             for symbol in set(seen.tolist()).difference(self._continuity.blocked):
                 self._causes[symbol] = "hole"
-        out.append(emitted)
+        self._hand_over(newest.group, emitted, out)
 
     def _restart_ids(self, block: Block, emitted: Block) -> Block:
         """Start again with symbols whose ids are old but whose trades are new: the exchange began anew."""
@@ -316,9 +329,9 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             seen = proof.time + self._offset.value - self._grace
             self._seen[proof.group] = max(self._seen[proof.group], seen)
         now = time.monotonic()
-        if proof.silent > _SILENCE and now - self._probed_at > _SILENCE:
+        if proof.silent > _SILENCE and now - self._probed_at.get(proof.group, 0.0) > _SILENCE:
             # The exchange answers pings but may have stopped sending trades; REST knows.
-            self._probed_at = now
+            self._probed_at[proof.group] = now
             for symbol in self._feed.groups[proof.group]:
                 if self._continuity.last[symbol] != NONE and symbol not in self._pursuits:
                     self._ask(symbol, probing=True)
@@ -352,9 +365,10 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             for first, last in self._continuity.missing(symbol):
                 self._book.open(symbol, first, last, now_us(), self._causes[symbol])
             self._ask(symbol)
+        handed = self._handed_out()[0] if len(self._book) else self._continuity.last
         for symbol in self._book.symbols:
             if symbol not in self._pursuits or not self._pursuits[symbol].paging:
-                self._book.close(symbol, int(self._continuity.last[symbol]), now_us())
+                self._book.close(symbol, int(handed[symbol]), now_us())
 
     def _take_page(self, page: Page, out: list[Block]) -> None:
         symbol = page.symbol
@@ -419,7 +433,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         block = block[block["id"] <= holes[-1][1]]
         self._book.restored(symbol, begin, end)
         duplicates = self._continuity.duplicates
-        out.append(self._continuity.push(block))
+        self._hand_over(int(self._group_of[symbol]), self._continuity.push(block), out)
         self._status.restored += len(block) - (self._continuity.duplicates - duplicates)
 
     def _give_up(self, symbol: int, first: int, last: int, out: list[Block]) -> None:
@@ -427,33 +441,69 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         self._book.open(symbol, first, last, now_us(), self._causes[symbol])
         self._book.unavailable(symbol, first, last, now_us())
         self._status.unavailable += last - first + 1
-        out.append(self._continuity.skip(symbol, last))
+        self._hand_over(int(self._group_of[symbol]), self._continuity.skip(symbol, last), out)
+
+    def _hand_over(self, group: int, trades: Block, out: list[Block]) -> None:
+        """Let trades go on, at once unless their group is catching up."""
+        if self._behind[group]:
+            self._alignments[group].add(trades)
+        else:
+            out.append(trades)
+
+    def _align(self, out: list[Block]) -> None:
+        """Let those trades go on that none of their group's symbols may still have older ones than."""
+        blocked = set(self._continuity.blocked)
+        for group, behind in enumerate(self._behind):
+            behind -= {s for s in behind if not (self._unverified[s] or s in blocked or s in self._pursuits)}
+            alignment = self._alignments[group]
+            if alignment.count > self._max_held:
+                behind.clear()
+            times = [int(self._continuity.last_time[symbol]) for symbol in self._patiently(behind)]
+            until = min(times, default=None)
+            if alignment.count and (until is None or until != self._aligned_to[group]):
+                self._aligned_to[group] = until
+                out.append(alignment.release(until))
+
+    def _patiently(self, symbols: Iterable[int]) -> Iterator[int]:
+        """Leave out the symbols whose missing trades have been sought in vain for too long."""
+        impatient = time.monotonic() - self._patience
+        for symbol in symbols:
+            pursuit = self._pursuits.get(symbol)
+            if pursuit is None or pursuit.progress > impatient:
+                yield symbol
 
     def _advance(self) -> bool:
         """Move the watermark on as far as what is missing allows; tell whether it moved."""
         watermark = min(self._seen)
-        if self._pursuits or self._unverified.any() or self._continuity.held:
-            # Hold on for trades that may come yet, unless the search has been getting nowhere.
+        if self._pursuits or self._continuity.held or self._unverified.any() or any(self._behind):
             waiting = {*self._continuity.blocked, *np.flatnonzero(self._unverified).tolist()}
-            waiting.update(self._book.symbols)
-            impatient = time.monotonic() - self._patience
-            for symbol in waiting:
-                pursuit = self._pursuits.get(symbol)
-                if pursuit is None or pursuit.progress > impatient:
-                    watermark = min(watermark, int(self._continuity.last_time[symbol]))
+            waiting.update(self._book.symbols, *self._behind)
+            times = [int(self._continuity.last_time[symbol]) for symbol in self._patiently(waiting)]
+            watermark = min(watermark, *times) if times else watermark
         if watermark <= self._watermark:
             return False
         self._watermark = watermark
         return True
 
+    def _handed_out(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the last id, and about the time of it, that each symbol has handed out."""
+        if not any(alignment.count for alignment in self._alignments):
+            return self._continuity.last, self._continuity.last_time
+        ids, times = self._continuity.last.copy(), self._continuity.last_time.copy()
+        for alignment in self._alignments:
+            for symbol, (first, first_time) in alignment.first.items():
+                ids[symbol], times[symbol] = first - 1, first_time
+        return ids, times
+
     @override
     def snapshot(self) -> FeedState:
-        known = [symbol for symbol in range(len(self._symbols)) if self._continuity.last[symbol] != NONE]
+        ids, times = self._handed_out()
+        known = np.flatnonzero(ids != NONE).tolist()
         return {
             "market": self._options.market,
             "stream": self._options.stream,
-            "last_ids": {self._symbols[i]: int(self._continuity.last[i]) for i in known},
-            "last_times": {self._symbols[i]: int(self._continuity.last_time[i]) for i in known},
+            "last_ids": {self._symbols[i]: int(ids[i]) for i in known},
+            "last_times": {self._symbols[i]: int(times[i]) for i in known},
             "watermark": self._watermark,
             "gaps": {self._symbols[i]: self._book.state(i) for i in self._book.symbols},
         }
