@@ -457,7 +457,7 @@ def _residuals(y: Floats, x: Floats, trend: int, out: Floats, columns: Floats) -
         step = _dot(partial, out) / scale
         slope += step
         _subtract(out, step, regressor)
-        _take_trend(out, clock, trend)
+    _take_trend(out, clock, trend)
     rounding = 4.0 * _EPSILON * math.sqrt(_dot(y, y) + slope * slope * _dot(x, x))
     return math.sqrt(_dot(out, out)) > rounding
 

@@ -145,6 +145,14 @@ def test_p_values_follow_mackinnons_surface_over_its_whole_range(trend: Trend, v
         assert ours == pytest.approx(mackinnonp(statistic, trend, variables), abs=1e-14)
 
 
+def test_adf_of_a_quiet_market_equals_statsmodels() -> None:
+    random = np.random.default_rng(13)
+    for i in range(150):
+        n = int(random.integers(80, 200))
+        ticks = np.where(random.random(n) < 0.15, random.choice([-2, -1, 1, 2], n), 0)
+        assert_same_adf(np.cumsum(ticks).astype(np.float64), (1, AIC, BIC)[i % 3], TRENDS[i // 3 % 3])
+
+
 # Regimes in which floating point loses digits are compared with exact rational arithmetic: statsmodels itself
 # is off there, by up to all digits.
 
@@ -229,14 +237,13 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("trend", ["c", "ct"])
+@pytest.mark.parametrize("trend", TRENDS)
 @pytest.mark.parametrize("regime", HARD)
 def test_adf_stays_exact_in_hard_regimes(regime: str, trend: Trend) -> None:
     series = HARD[regime]
-    # A wild price is two changes that all but explain each other: with the trend the data's own condition is
-    # 1e10.
-    relative = 3e-7 if "wild" in regime else 1e-9
-    for lag in (1, 4):
+    # A wild first price and the change back explain each other: the data's own condition is 1e10.
+    relative = 1e-8 if regime == "wild first price" else 1e-9
+    for lag in (0, 1, 4):
         exact = exact_adf(series.tolist(), lag, trend)
         assert adf(series, lag, trend).statistic == pytest.approx(exact, rel=relative)
 
@@ -431,6 +438,31 @@ def test_a_row_is_undefined_unless_its_whole_window_is_there() -> None:
         holed = values.copy()
         holed[1, hole] = math.nan
         assert undefined(one_row(holed))
+
+
+@pytest.mark.parametrize("position", [0, 50, 99])
+def test_one_wild_print_leaves_the_digits_of_the_other_spreads(position: int) -> None:
+    values = 60_000 + np.vstack([reverting(14, 0.01), reverting(15, 0.01)])[:, :100]
+    values[0, position] = 6e8
+    spread = [Fraction(y) - Fraction(x) / 2 for y, x in values.T.tolist()]
+    assert one_row(values)["adf_statistic"] == pytest.approx(exact_adf(spread, 1, "c"), rel=1e-10)
+
+
+def test_a_series_that_moves_by_rounding_alone_is_constant() -> None:
+    prices = np.linspace(60_000, 60_100, 100)
+    rounding = (prices * 1.1) / 1.1 - prices
+    assert np.count_nonzero(rounding) > 10
+    level = 60_000.01 + rounding
+    straight = 0.1 * np.arange(100)
+    for lag in (1, AIC):
+        assert math.isnan(adf(level, lag).statistic)
+        assert math.isnan(adf(straight, lag).statistic)
+    assert math.isnan(half_life(level))
+    for series in (level, straight):
+        assert np.isnan([hurst(series), *variance_ratio(series, 2)]).all()
+    assert all(
+        math.isnan(one_row(np.vstack([prices * 1.1, prices]), hedge_ratio=1.1)[name]) for name in FILLED
+    )
 
 
 def test_a_pair_without_a_step_keeps_its_rows() -> None:
