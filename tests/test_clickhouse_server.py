@@ -1,7 +1,10 @@
 """The embedded server: any ClickHouse client may ask; none may change, read or reach more than the store."""
 
 import gzip
+import io
+import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -13,9 +16,11 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -24,7 +29,7 @@ from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
 from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Store, StoreError
-from kernels.records import TRADE
+from kernels.records import BAR, METRIC, TRADE
 
 TRADES = 200_000
 SECRET = "a line of a file that is nobody's business"
@@ -488,6 +493,126 @@ def test_native_blocks_are_walked_to_the_last_byte() -> None:
     unknown = b"\x01\x01\x01a\x07Dynamic" + struct.pack("<Q", 1)
     with pytest.raises(UnknownTypeError, match="toString"):
         reframe(unknown, 54460)
+
+
+# REST.
+
+
+def rest(server: EmbeddedServer, path: str, *, method: str = "GET", body: object = None) -> tuple[int, Any]:
+    url = f"http://{server.host}:{server.port}/api/v1{path}"
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    try:
+        with urllib.request.urlopen(request) as response:
+            text = response.read()
+            return response.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as ex:
+        with ex:
+            return ex.code, json.loads(ex.read())
+
+
+def test_rest_gives_the_last_rows_oldest_first(server: EmbeddedServer) -> None:
+    _, ticks = rest(server, "/ticks/BTCUSDT?market=spot&limit=2")
+    assert [tick["id"] for tick in ticks] == [TRADES - 2, TRADES - 1]
+    assert ticks[0]["time"] == "2023-11-14T22:16:39.998000Z"
+    path = "/ticks/BTCUSDT?market=spot&from=2023-11-14T22:13:20Z&to=2023-11-14T22:13:20.003Z"
+    assert [tick["id"] for tick in rest(server, path)[1]] == [0, 1, 2]
+    assert rest(server, "/ticks/NONE?market=spot") == (200, [])
+
+
+def test_rest_gives_bars_and_statistics(server: EmbeddedServer, client: Client, folder: Path) -> None:
+    bars, metrics = np.zeros(3, BAR), np.zeros(3, METRIC)
+    bars["open_time"] = metrics["time"] = 1_700_000_040_000_000 + np.arange(3) * 60_000_000
+    bars["timeframe"] = metrics["timeframe"] = 60_000_000
+    bars["close"], metrics["z_score"], metrics["window"] = [1, 2, 3], [0.5, np.nan, np.inf], [20, 20, 50]
+    symbols = ["BTCUSDT", "ETHUSDT"]
+    columns = Columns(market="spot", source="binance", symbols=symbols, pairs=["ETHUSDT/BTCUSDT"])
+    with Store.open(f"chdb://{folder}/store") as store:
+        store.insert("stored_bars", columns("bars", bars))
+        store.insert("stored_pair_metrics", columns("pair_metrics", metrics))
+        # Without a market, that of the last run is meant.
+        store.record_run(source="binance", market="spot", symbols=[], pairs=[], settings={})
+    assert [bar["close"] for bar in rest(server, "/bars/BTCUSDT/1m?limit=2")[1]] == [2, 3]
+    rows = rest(server, "/analytics/BTCUSDT/ETHUSDT/1m")[1]
+    assert [(row["pair"], row["z_score"]) for row in rows] == [
+        ("ETHUSDT/BTCUSDT", 0.5),
+        ("ETHUSDT/BTCUSDT", None),
+        ("ETHUSDT/BTCUSDT", None),
+    ]
+    assert len(rest(server, "/analytics/BTCUSDT/ETHUSDT/1m?window=20")[1]) == 2
+    assert rest(server, "/analytics/ETHUSDT/BTCUSDT/1m") == (200, [])
+    assert [row["pair"] for row in rest(server, "/ranking")[1]] == ["ETHUSDT/BTCUSDT"] * 2
+    stored = {row["table"]: row["stored_rows"] for row in rest(server, "/status")[1]}
+    assert (stored["stored_trades"], stored["stored_bars"]) == (TRADES, 3)
+
+
+def test_rest_exports_other_formats(server: EmbeddedServer) -> None:
+    url = f"http://{server.host}:{server.port}/api/v1/ticks/BTCUSDT?market=spot&limit=3&format="
+    with urllib.request.urlopen(url + "csv") as response:
+        assert response.read().count(b"\n") == 4
+    with urllib.request.urlopen(url + "parquet") as response:
+        assert pq.read_table(io.BytesIO(response.read()))["id"].to_pylist() == list(range(TRADES - 3, TRADES))
+    with urllib.request.urlopen(url + "ndjson") as response:
+        assert len([json.loads(line) for line in response]) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/ticks/BTC'USDT", "symbol"),
+        ("/ticks/BTCUSDT?limt=1", "unknown parameter 'limt'"),
+        ("/ticks/BTCUSDT?limit=x", "number of rows"),
+        ("/ticks/BTCUSDT?limit=1000000", "at most 100000"),
+        ("/ticks/BTCUSDT?from=yesterday", "2024-08-09T12:00:00Z"),
+        ("/ticks/BTCUSDT?from=2024-99-99", "2024-99-99"),
+        ("/ticks/BTCUSDT?format=xls", "json, ndjson, csv, parquet"),
+        ("/bars/BTCUSDT/hour", "tick, 1s, 1m, 5m"),
+        ("/bars/BTCUSDT/1m?market=futures", "spot or usdm"),
+        ("/analytics/BTCUSDT/ETHUSDT/1m?window=-1", "rolling window"),
+    ],
+)
+def test_rest_says_what_it_expected(server: EmbeddedServer, path: str, word: str) -> None:
+    status, answer = rest(server, path)
+    assert status == 400
+    assert word in answer["error"]
+
+
+def test_alert_rules_come_and_go_by_rest(server: EmbeddedServer) -> None:
+    rule = {
+        "pair": "ETHUSDT/BTCUSDT",
+        "threshold": 2.5,
+        "condition": "abs >=",
+        "note": "it's\n\\x",
+        "enabled": True,
+    }
+    status, made = rest(server, "/alerts", method="POST", body=rule)
+    assert status == 201
+    (kept,) = rest(server, "/alerts")[1]
+    assert {name: kept[name] for name in made} == made
+    assert (kept["metric"], kept["window"]) == ("z_score", 0)
+    assert rest(server, f"/alerts/{made['id']}", method="DELETE") == (204, None)
+    assert rest(server, "/alerts") == (200, [])
+    assert rest(server, f"/alerts/{made['id']}", method="DELETE")[0] == 404
+    wrong: list[object] = [{"metric": "x"}, {"condition": "="}, {"window": "20"}, {"window": True}, [], {}]
+    for body in (*wrong, {"treshold": 1}):
+        assert rest(server, "/alerts", method="POST", body=body)[0] == 400
+    assert rest(server, "/alerts/1", method="DELETE")[0] == 400
+    page = urllib.request.Request(f"http://{server.host}:{server.port}/api/v1/alerts", b"{}")
+    with pytest.raises(urllib.error.HTTPError, match="415"):
+        urllib.request.urlopen(page)
+    assert rest(server, "/alerts") == (200, [])
+
+
+def test_rest_describes_itself(server: EmbeddedServer) -> None:
+    _, document = rest(server, "/openapi.json")
+    assert document["openapi"].startswith("3.")
+    assert {"get", "post"} == set(document["paths"]["/api/v1/alerts"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            named = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert named == set(re.findall(r"\{(\w+)\}", path))
+    with urllib.request.urlopen(f"http://{server.host}:{server.port}/docs") as response:
+        assert b"/api/v1/bars/{symbol}/{timeframe}" in response.read()
 
 
 NODE = """

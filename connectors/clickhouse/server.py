@@ -37,12 +37,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from connectors.clickhouse import api
 from connectors.clickhouse.formats import STREAMED, Connection, Pipe, escape, pieces
 from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
 from connectors.clickhouse.store import Store, StoreError
@@ -157,6 +159,14 @@ _CONTENT_TYPES = {
     "Markdown": "text/markdown; charset=UTF-8",
 }
 
+_ALERT_TYPES = {
+    "id": "UUID",
+    "window": "UInt32",
+    "threshold": "Float64",
+    "for_seconds": "UInt32",
+    "enabled": "Bool",
+}
+
 _SYNTAX, _UNKNOWN_SETTING, _READONLY, _WRONG_PASSWORD, _BUSY, _UNKNOWN_FORMAT = 62, 115, 164, 516, 202, 73
 _NAMES = {
     _SYNTAX: "SYNTAX_ERROR",
@@ -235,6 +245,7 @@ class _Query:
     parameters: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     revision: int = 0
+    whole: bool = False  # made whole even where the format could come piece by piece
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -420,6 +431,9 @@ class _Cursor:
         sql = f"{query.sql.rstrip().rstrip(';')}\n/* {query.id} */"
         try:
             empty = True
+            if query.whole:
+                yield self._connection.query(sql, query.format, params=query.parameters).bytes()
+                return
             for piece in pieces(self._connection, sql, query.format, query.parameters, query.revision):
                 empty = False
                 yield piece
@@ -601,6 +615,13 @@ class EmbeddedServer:
         app = web.Application(client_max_size=_QUERY_BYTES)
         app.router.add_get("/ping", self._ok)
         app.router.add_get("/replicas_status", self._ok)
+        for route in api.ROUTES:
+            app.router.add_get(api.PREFIX + route.path, partial(self._rows, route))
+        app.router.add_post(f"{api.PREFIX}/alerts", self._add_alert)
+        app.router.add_delete(f"{api.PREFIX}/alerts/{{id}}", self._remove_alert)
+        app.router.add_get(f"{api.PREFIX}/openapi.json", self._openapi)
+        app.router.add_get("/docs", self._docs)
+        app.router.add_get(f"{api.PREFIX}/docs", self._docs)
         app.router.add_route("*", "/", self._handle)
         app.router.add_route("*", "/query", self._handle)
         # A client that goes away cancels the handler, which ends its query.
@@ -644,6 +665,88 @@ class EmbeddedServer:
                 text=ex.body(self._version),
                 headers={**headers, "X-ClickHouse-Server-Display-Name": "pairflow"},
             )
+
+    async def _rows(self, route: api.Route, request: web.Request) -> web.StreamResponse:
+        """Answer a REST route with rows."""
+        try:
+            self._authorize(request)
+            form = request.query.get("format", "json")
+            if form not in api.FORMATS:
+                return _problem(400, f"format={form!r} is not known: expected {', '.join(api.FORMATS)}")
+            query = _Query(route.sql, self._database, api.FORMATS[form])
+            values = route.bind(request.match_info, request.query)
+            query.parameters = {name: escape(value) for name, value in values.items()}
+            query.settings = {
+                "date_time_output_format": "iso",
+                "output_format_json_escape_forward_slashes": "0",
+            }
+            if form == "json":
+                query.settings["output_format_json_array_of_rows"] = "1"
+                query.whole = True
+            return await self._answer(request, query)
+        except api.RequestError as ex:
+            return _problem(400, str(ex))
+        except QueryError as ex:
+            return _problem(_STATUS.get(ex.code, 500), ex.text)
+
+    async def _add_alert(self, request: web.Request) -> web.Response:
+        try:
+            self._authorize(request)
+            # A web page cannot send this type to another origin unasked.
+            if request.content_type != "application/json":
+                return _problem(415, "expected Content-Type: application/json")
+            rule = {"id": str(uuid.uuid4()), **api.read_rule(await request.read())}
+            await self._in_thread(self._insert_alert, rule)
+        except api.RequestError as ex:
+            return _problem(400, str(ex))
+        except QueryError as ex:
+            return _problem(403 if ex.code == _READONLY else 400, ex.text)
+        return web.json_response(rule, status=201)
+
+    def _insert_alert(self, rule: Mapping[str, Any]) -> None:
+        columns = ", ".join(rule)
+        values = ", ".join(f"{{{name}:{_ALERT_TYPES.get(name, 'String')}}}" for name in rule)
+        # The names are those of api.ALERT_FIELDS, and the values are parameters.
+        sql = f"INSERT INTO {self._database}.alert_rules ({columns}) SELECT {values}"
+        self._write(
+            sql,
+            {
+                name: escape(str(value).lower() if value in (True, False) else str(value))
+                for name, value in rule.items()
+            },
+        )
+
+    async def _remove_alert(self, request: web.Request) -> web.Response:
+        try:
+            self._authorize(request)
+            rule = str(uuid.UUID(request.match_info["id"]))
+            if not await self._in_thread(self._delete_alert, rule):
+                return _problem(404, f"there is no alert rule {rule}")
+        except ValueError:
+            return _problem(400, f"{request.match_info['id']!r} is not the id of an alert rule")
+        except QueryError as ex:
+            return _problem(403 if ex.code == _READONLY else 400, ex.text)
+        return web.Response(status=204)
+
+    def _delete_alert(self, rule: str) -> bool:
+        table = f"{self._database}.alert_rules"
+        with contextlib.closing(self._connect()) as connection:
+            known = _text(connection, f"SELECT count() FROM {table} WHERE id = {{id:UUID}}", {"id": rule})  # noqa: S608
+        if known.strip() == "0":
+            return False
+        self._write(f"DELETE FROM {table} WHERE id = {{id:UUID}}", {"id": rule})  # noqa: S608
+        return True
+
+    def _write(self, sql: str, parameters: Mapping[str, str]) -> None:
+        """Run one of the few statements that write, all of them made here."""
+        with contextlib.closing(self._connect()) as connection:
+            _text(connection, sql, parameters)
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response(api.openapi())
+
+    async def _docs(self, request: web.Request) -> web.Response:
+        return web.Response(text=api.docs(api.openapi()), content_type="text/html")
 
     def _authorize(self, request: web.Request) -> None:
         """Check the password, and that no web page is behind the request.
@@ -836,6 +939,10 @@ async def _form(request: web.Request) -> dict[str, str]:
             _fail(223, f"The query is longer than {_QUERY_BYTES} bytes")
         fields[reader.name or ""] = text
     return fields
+
+
+def _problem(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
 
 
 def _is_loopback(host: str) -> bool:

@@ -214,6 +214,9 @@ class SinkStatus:
     :arg last_error: Why the last attempt failed; empty once one succeeded.
     :arg failing_since: Unix time of the first failure since the last success; 0 while all is well.
     :arg retries: Attempts repeated so far.
+    :arg inserts_by_table: Inserts done, by table.
+    :arg insert_seconds: Time that inserts took in all, by table.
+    :arg bar_lag_seconds: From the end of the newest bar to when it was stored; NaN before the first.
     """
 
     rows_written: Counter[str] = field(default_factory=Counter)
@@ -223,6 +226,9 @@ class SinkStatus:
     last_error: str = ""
     failing_since: float = 0.0
     retries: int = 0
+    inserts_by_table: Counter[str] = field(default_factory=Counter)
+    insert_seconds: dict[str, float] = field(default_factory=dict)
+    bar_lag_seconds: float = float("nan")
 
 
 class _Writer:
@@ -361,6 +367,11 @@ class _Writer:
             status.last_insert_seconds = time.monotonic() - start
             status.last_error, status.failing_since = "", 0.0
             status.inserts += 1
+            status.inserts_by_table[table] += 1
+            status.insert_seconds[table] = status.insert_seconds.get(table, 0.0) + status.last_insert_seconds
+            if table == "bars":
+                newest = int((rows["open_time"] + rows["timeframe"]).max())
+                status.bar_lag_seconds = time.time() - newest / SECOND
             status.rows_written[table] += len(rows)
             with self._changed:
                 status.rows_waiting -= len(rows)

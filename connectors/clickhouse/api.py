@@ -1,0 +1,291 @@
+r"""The REST routes of the embedded server: ``/api/v1/...``.
+
+    curl 'http://127.0.0.1:8123/api/v1/bars/BTCUSDT/1m?limit=2'
+    curl 'http://127.0.0.1:8123/api/v1/analytics/BTCUSDT/ETHUSDT/1m?window=50&format=csv'
+    curl -X POST -H 'Content-Type: application/json' -d '{"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}' \
+        http://127.0.0.1:8123/api/v1/alerts
+
+A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/004_api.sql``) and its
+parameters. The handler and ``openapi.json`` are made from the same line.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+PREFIX = "/api/v1"
+
+MOST_ROWS = 100_000
+"""Rows of one answer at most."""
+
+FORMATS = {"json": "JSONEachRow", "ndjson": "JSONEachRow", "csv": "CSVWithNames", "parquet": "Parquet"}
+"""Names of formats in URLs, and ClickHouse's."""
+
+
+class RequestError(ValueError):
+    """Say in one line what is wrong with a request."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a route.
+
+    :arg name: In the URL.
+    :arg kind: string, integer or time.
+    :arg default: Used where it is left out.
+    :arg pattern: What the text must look like.
+    :arg about: What it chooses.
+    """
+
+    name: str
+    kind: str
+    default: str
+    pattern: str
+    about: str
+
+    def read(self, text: str | None) -> str:
+        """Check a text given for it.
+
+        :returns: The value, as ClickHouse reads it.
+        :raises RequestError: If it does not fit.
+        """
+        if text is None:
+            return self.default
+        if not re.fullmatch(self.pattern, text) or (self.kind == "time" and not _is_time(text)):
+            msg = f"{self.name}={text!r} is not understood: expected {self.about}"
+            raise RequestError(msg)
+        if self.kind == "time":
+            return text.replace("T", " ").removesuffix("Z")
+        if self.name == "limit" and int(text) > MOST_ROWS:
+            msg = f"limit={text} is too large: at most {MOST_ROWS}; ask for stretches by from and to"
+            raise RequestError(msg)
+        return text
+
+
+def _is_time(text: str) -> bool:
+    """Tell whether it is in the calendar, which ClickHouse does not mind."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+_NAME = r"[A-Za-z0-9_]{1,40}"
+_TIME = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d{1,6})?Z?)?"
+
+SYMBOL = Parameter("symbol", "string", "", _NAME, "a symbol, BTCUSDT")
+SYMBOL_X = Parameter("symbol_x", "string", "", _NAME, "symbol of leg X, on which Y is regressed")
+SYMBOL_Y = Parameter("symbol_y", "string", "", _NAME, "symbol of leg Y")
+TIMEFRAME = Parameter(
+    "timeframe", "string", "", r"tick|\d{1,4}(us|ms|s|m|h|d)", "a timeframe: tick, 1s, 1m, 5m"
+)
+_MARKET = Parameter("market", "string", "", r"spot|usdm", "spot or usdm; that of the last run if left out")
+_SINCE = Parameter("from", "time", "1970-01-01 00:00:00", _TIME, "first time, UTC, 2024-08-09T12:00:00Z")
+_UNTIL = Parameter("to", "time", "2200-01-01 00:00:00", _TIME, "time of the first row left out")
+_LIMIT = Parameter(
+    "limit", "integer", "500", r"\d{1,9}", f"number of rows, the last ones, at most {MOST_ROWS}"
+)
+_WINDOW = Parameter(
+    "window", "integer", "0", r"\d{1,9}", "length of the rolling window; every one if left out"
+)
+_METHOD = Parameter(
+    "method", "string", "", r"[a-z]{1,20}", "estimator of the hedge ratio: ols, rls, kalman, tls"
+)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route that answers with rows.
+
+    :arg path: Below `PREFIX`, with ``{names}``.
+    :arg summary: What it gives.
+    :arg sql: What it asks.
+    :arg parameters: Of path and query.
+    """
+
+    path: str
+    summary: str
+    sql: str
+    parameters: tuple[Parameter, ...] = ()
+
+    def bind(self, path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
+        """Read the parameters of a request.
+
+        :returns: The values of the parameters of `sql`.
+        :raises RequestError: If one is unknown or does not fit.
+        """
+        known = {parameter.name for parameter in self.parameters} | {"format"}
+        if unknown := sorted(set(query) - known):
+            msg = f"unknown parameter {unknown[0]!r}: expected {', '.join(sorted(known - set(path)))}"
+            raise RequestError(msg)
+        values = {p.name: p.read(path.get(p.name, query.get(p.name))) for p in self.parameters}
+        if "symbol_y" in values:
+            values["pair"] = f"{values.pop('symbol_y')}/{values.pop('symbol_x')}"
+        renamed = {"from": "since", "to": "until", "limit": "row_limit"}
+        return {renamed.get(name, name): value for name, value in values.items()}
+
+
+_RANGE = (_SINCE, _UNTIL, _LIMIT, _MARKET)
+_RANGE_SQL = (
+    "since = {since:String}, until = {until:String}, row_limit = {row_limit:UInt64}, market = {market:String}"
+)
+
+# The texts put together here are constants; what a request gives are parameters.
+ROUTES = (
+    Route("/status", "How much is stored.", "SELECT * FROM api_status"),
+    Route(
+        "/ticks/{symbol}",
+        "Trades of a symbol.",
+        f"SELECT * FROM api_ticks(symbol = {{symbol:String}}, {_RANGE_SQL})",  # noqa: S608
+        (SYMBOL, *_RANGE),
+    ),
+    Route(
+        "/bars/{symbol}/{timeframe}",
+        "OHLCV bars of a symbol, each in its newest version.",
+        f"SELECT * FROM api_bars(symbol = {{symbol:String}}, timeframe = {{timeframe:String}}, {_RANGE_SQL})",  # noqa: S608
+        (SYMBOL, TIMEFRAME, *_RANGE),
+    ),
+    Route(
+        "/analytics/{symbol_x}/{symbol_y}/{timeframe}",
+        "Statistics of the pair Y/X; what is not defined is null.",
+        "SELECT * FROM api_analytics(pair = {pair:String}, timeframe = {timeframe:String}, "  # noqa: S608
+        f"window = {{window:UInt32}}, method = {{method:String}}, {_RANGE_SQL})",
+        (SYMBOL_X, SYMBOL_Y, TIMEFRAME, _WINDOW, _METHOD, *_RANGE),
+    ),
+    Route("/alerts", "Alert rules.", "SELECT * FROM alert_rules ORDER BY created, id"),
+    Route(
+        "/alerts/states",
+        "Alert rules on each pair they fit, and whether they fire.",
+        "SELECT * FROM alert_states",
+    ),
+    Route("/signals", "Last signal of each pair.", "SELECT * FROM latest_signals ORDER BY time DESC, pair"),
+    Route(
+        "/ranking",
+        "Pairs by how unusual their spread is now.",
+        "SELECT * FROM pair_ranking ORDER BY rank, pair",
+    ),
+)
+
+ALERT_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str, "pair": str, "timeframe": str, "window": int, "method": str, "metric": str, "condition": str,
+    "threshold": (int, float), "for_seconds": int, "enabled": bool, "note": str,
+}  # fmt: skip
+"""What an alert rule may say; each may be left out."""
+
+
+def read_rule(body: bytes) -> dict[str, Any]:
+    """Read an alert rule from JSON.
+
+    :arg body: An object with some of `ALERT_FIELDS`.
+    :returns: It.
+    :raises RequestError: If it is something else.
+    """
+    try:
+        rule = json.loads(body)
+    except ValueError as ex:
+        msg = f"the body is not JSON: {ex}"
+        raise RequestError(msg) from None
+    if not isinstance(rule, dict) or not rule:
+        msg = 'expected an object, for example {"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}'
+        raise RequestError(msg)
+    for name, value in rule.items():
+        if name not in ALERT_FIELDS:
+            msg = f"unknown field {name!r}: expected {', '.join(ALERT_FIELDS)}"
+            raise RequestError(msg)
+        if not isinstance(value, ALERT_FIELDS[name]) or (isinstance(value, bool) and name != "enabled"):
+            msg = f"{name}={value!r} has the wrong type"
+            raise RequestError(msg)
+    return rule
+
+
+def openapi() -> dict[str, Any]:
+    """Describe the routes.
+
+    :returns: An OpenAPI 3.1 document.
+    """
+    rows = {"type": "array", "items": {"type": "object"}}
+    error = {"description": "What was wrong, in one line.", "content": {"application/json": {}}}
+    paths: dict[str, Any] = {}
+    for route in ROUTES:
+        parameters = [_describe(parameter, route) for parameter in route.parameters]
+        form = {"type": "string", "enum": list(FORMATS), "default": "json"}
+        parameters.append({"name": "format", "in": "query", "schema": form})
+        answer = {"description": "Rows.", "content": {"application/json": {"schema": rows}}}
+        operation = {
+            "summary": route.summary,
+            "parameters": parameters,
+            "responses": {"200": answer, "400": error},
+        }
+        paths[PREFIX + route.path] = {"get": operation}
+    kinds = {str: "string", int: "integer", bool: "boolean", (int, float): "number"}
+    properties = {name: {"type": kinds[kind]} for name, kind in ALERT_FIELDS.items()}
+    paths[f"{PREFIX}/alerts"]["post"] = {
+        "summary": "Add an alert rule.",
+        "requestBody": {
+            "content": {"application/json": {"schema": {"type": "object", "properties": properties}}}
+        },
+        "responses": {"201": {"description": "The rule, with its id."}, "400": error},
+    }
+    identifier = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "format": "uuid"},
+    }
+    paths[f"{PREFIX}/alerts/{{id}}"] = {
+        "delete": {
+            "summary": "Remove an alert rule.",
+            "parameters": [identifier],
+            "responses": {"204": {"description": "It is removed."}, "404": error},
+        }
+    }
+    return {"openapi": "3.1.0", "info": {"title": "pairflow", "version": "1"}, "paths": paths}
+
+
+def _describe(parameter: Parameter, route: Route) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer" if parameter.kind == "integer" else "string"}
+    if parameter.default and parameter.kind == "integer":
+        schema["default"] = int(parameter.default)
+    in_path = f"{{{parameter.name}}}" in route.path
+    described: dict[str, Any] = {
+        "name": parameter.name,
+        "in": "path" if in_path else "query",
+        "description": parameter.about,
+        "schema": schema,
+    }
+    if in_path:
+        described["required"] = True
+    return described
+
+
+def docs(document: Mapping[str, Any]) -> str:
+    """Show the routes as a page that needs nothing from elsewhere.
+
+    :arg document: What `openapi` gave.
+    :returns: HTML.
+    """
+    parts = [
+        "<!doctype html><meta charset=utf-8><title>pairflow API</title>"
+        "<style>body{font:16px system-ui;max-width:60em;margin:2em auto;padding:0 1em}"
+        "code{background:#8882;padding:.1em .3em}td{padding:.1em 1em .1em 0;vertical-align:top}</style>"
+        f"<h1>pairflow API</h1><p>Also as <a href='{PREFIX}/openapi.json'>openapi.json</a>; any SQL at "
+        "<code>/?query=SELECT ...</code>, as with ClickHouse.</p>"
+    ]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"<h3><code>{method.upper()} {html.escape(path)}</code></h3>")
+            parts.append(f"<p>{html.escape(operation['summary'])}</p><table>")
+            for parameter in operation.get("parameters", ()):
+                default = parameter["schema"].get("default", "")
+                about = parameter.get("description", ", ".join(parameter["schema"].get("enum", ())))
+                cells = (f"<code>{parameter['name']}</code>", html.escape(about), default)
+                parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+            parts.append("</table>")
+    return "".join(parts)
