@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 import pytest
 from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, run_main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,7 @@ class Server:
         self.cut: dict[str, list[int]] = {}  # bytes after which the connection breaks, once each
         self.status: dict[str, list[int]] = {}  # answers in place of the file, once each
         self.slow: set[str] = set()  # stop after the first half and wait
+        self.ranges = True
         self.released = threading.Event()
         server = self
 
@@ -64,6 +66,7 @@ class Server:
                 path = self.path.lstrip("/")
                 wanted = self.headers.get("Range", "")
                 server.requests.append((self.command, path, wanted))
+                wanted = wanted if server.ranges else ""
                 if server.status.get(path):
                     return self.refuse(server.status[path].pop(0))
                 if path not in server.files:
@@ -378,6 +381,30 @@ def test_the_speed_is_that_of_the_market_when_asked_for(server: Server, tmp_path
     assert len(items) > 10
 
 
+def test_a_flow_that_is_stopped_goes_on_by_its_recovery_state(
+    server: Server, tmp_path: Path, both_days: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 1 << 15)
+    store = tmp_path / "recovery"
+    store.mkdir()
+    init_db_dir(store, 1)  # type: ignore[no-untyped-call]
+    out: list[tuple[str, Trades]] = []
+    for most in (5_000, 20_000, 1_000_000):
+        stop = threading.Event()
+        flow = Dataflow("archive")
+        stream = op.input("in", flow, source(server, tmp_path, last=NEXT, symbols=SYMBOLS, stop=stop))
+
+        def count(item: tuple[str, Trades], stop: threading.Event = stop, most: int = most) -> Any:
+            if sum(len(before.trades) for _, before in out) > most:
+                stop.set()
+            return item
+
+        op.output("out", op.map("count", stream, count), TestingSink(out))
+        run_main(flow, epoch_interval=timedelta(0), recovery_config=RecoveryConfig(store))  # type: ignore[no-untyped-call]
+        assert stop.is_set() == (most < len(both_days))
+    assert np.array_equal(joined([item for _, item in out]), both_days)
+
+
 def test_ids_that_no_file_has_are_a_gap_right_before_the_next_trade(server: Server, tmp_path: Path) -> None:
     ids = [i for i in range(1, 2_000) if i not in (500, 501, 502, 900)]
     server.add(place("BTCUSDT", DAY), zipped(made(ids)))
@@ -521,6 +548,32 @@ def test_numbers_are_those_that_python_reads(numbers: list[tuple[str, str]]) -> 
     assert rows["in_bars"].tolist() == [float(p) != 0 for p, _ in numbers]
 
 
+@settings(max_examples=300)
+@given(
+    st.sampled_from(["trade", "aggTrade"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"7,1.50,0.2,8,1723161255208,True,False", b"7,1.5,2,8,9,1723161255208123,false"]
+            ),
+            st.integers(0, 45),
+            st.integers(0, 3),
+            st.binary(max_size=3) | st.text('0123456789.,-eTrueFalse\r"', max_size=3).map(str.encode),
+        ),
+        max_size=8,
+    ),
+)
+def test_a_damaged_line_is_read_by_the_compiled_pass_as_by_a_plain_one(
+    stream: str, damages: list[tuple[bytes, int, int, bytes]]
+) -> None:
+    lines = [line[:at] + extra + line[at + gone :] for line, at, gone, extra in damages]
+    lines = [part for line in lines for part in line.split(b"\n") if part]
+    rows, malformed = module._parse_text(b"".join(line + b"\n" for line in lines), stream)
+    plain = [module._parse_slowly(line, stream) for line in lines]
+    assert rows.tolist() == [row for row in plain if row is not None]
+    assert malformed == [line for line, row in zip(lines, plain, strict=True) if row is None]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -532,6 +585,7 @@ def test_numbers_are_those_that_python_reads(numbers: list[tuple[str, str]]) -> 
         "5,1.0.0,1.0,1.0,1723161255208,True,True",
         "5,1.0,1e999,1.0,1723161255208,True,True",
         "5,1.0,-,1.0,1723161255208,True,True",
+        "5,-1.0,1.0,1.0,1723161255208,True,True",
         "5,1.0,1.0,1.0,172316125520.8,True,True",
         "5,1.0,1.0,1.0,1723161255208,Trueish,True",
         "5,1.0,1.0,1.0,1523161255208,True,True",
@@ -634,6 +688,16 @@ def test_a_part_of_an_earlier_run_is_continued(server: Server, tmp_path: Path, t
     items, _ = replay(source(server, tmp_path))
     assert len(joined(items)) == 19_999
     assert server.got(place("BTCUSDT", DAY)) == ([f"bytes={there}-"] if there else [""])
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
+    server.add(place("BTCUSDT", DAY), zipped(made(range(1, 20_000))))
+    server.cut[place("BTCUSDT", DAY)] = [1_000]
+    server.ranges = False
+    with capture_logs():
+        items, _ = replay(source(server, tmp_path))
+    assert len(joined(items)) == 19_999
+    assert server.got(place("BTCUSDT", DAY)) == ["", "bytes=1000-"]
 
 
 @pytest.mark.parametrize("size", [500, 1_000_000])

@@ -76,9 +76,9 @@ _PATIENCE = 0.01  # s that one batch waits for a reader
 
 _CHUNK = 1 << 21  # bytes of text parsed at once: some 28,000 trades
 _LEAST_CHUNK = 1 << 16
-_CHUNKS = 1 << 26  # bytes of text of all symbols; with what is parsed and read ahead about four times that
+_CHUNKS = 1 << 26  # bytes of text of all symbols; with what is parsed and read ahead three times that
 _MOST_ROWS = 1 << 16  # in one item
-_MOST_WAITING = 8_000_000  # rows of one symbol that wait for lower ids: 512 MB, two days of BTCUSDT
+_MOST_WAITING = 8_000_000  # rows of one symbol that wait for lower ids: 450 MB, two days of BTCUSDT
 _WORDS = TRADE.itemsize // 8
 _DAY = 86_400 * SECOND
 _STRAY = 3_600 * SECOND  # by which a trade may lie outside of its file's day
@@ -87,7 +87,8 @@ _END = 2**62
 _HOLE = GAP_CAUSES.index("hole")
 _UNAVAILABLE = GAP_REPAIRS.index("unavailable")
 
-_DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_HEADER = re.compile(rb'"?[A-Za-z_]')
 _U0, _U1, _NINE, _TEN, _MOST_DIGITS = (np.uint64(n) for n in (0, 1, 9, 10, 18))
 _ZERO, _POINT, _COMMA, _LINE_FEED, _RETURN = (np.uint64(ord(c)) for c in "0.,\n\r")
 _EXACT = np.uint64(2**53)  # integers up to here are float64 without rounding
@@ -362,12 +363,12 @@ class _Client:
         self._archive = archive
         self._session = session
 
-    async def size(self, symbol: str, day: date) -> int | None:
-        """Return the size of a file, or None if there is none."""
+    async def has(self, symbol: str, day: date) -> bool:
+        """Tell whether the archive has a file."""
 
-        async def attempt() -> int | None:
+        async def attempt() -> bool:
             async with self._session.head(self._url(symbol, day), allow_redirects=True) as response:
-                return int(response.headers.get("Content-Length", 0)) if self._is_there(response) else None
+                return self._is_there(response)
 
         return await self._patiently(symbol, day, attempt, tries=_FIRST_TRIES)
 
@@ -435,7 +436,7 @@ class _Client:
     async def _fill(self, symbol: str, day: date, part: BinaryIO) -> bool:
         """Download what a part lacks; False if the archive has no such file."""
         name = self._archive.path(symbol, day).name
-        progress = self._archive.status.downloading
+        status = self._archive.status
 
         async def attempt() -> bool:
             have = os.fstat(part.fileno()).st_size
@@ -458,8 +459,9 @@ class _Client:
                 async for piece in response.content.iter_chunked(_PIECE):
                     _write(part, piece)
                     have += len(piece)
-                    self._archive.status.downloaded += len(piece)
-                    progress[name] = have, total
+                    status.downloaded += len(piece)
+                    # A new dict each time: others iterate over it.
+                    status.downloading = {**status.downloading, name: (have, total)}
                     if total and time.monotonic() - told > _PROGRESS:
                         told = time.monotonic()
                         _LOG.info("downloading", file=name, percent=round(100 * have / total))
@@ -470,7 +472,7 @@ class _Client:
                 symbol, day, attempt, reached=lambda: os.fstat(part.fileno()).st_size
             )
         finally:
-            progress.pop(name, None)
+            status.downloading = {n: done for n, done in status.downloading.items() if n != name}
 
     def _url(self, symbol: str, day: date) -> str:
         return f"{self._archive.base_url}/{self._archive.place(symbol, day)}"
@@ -501,7 +503,7 @@ class _Client:
         while True:
             try:
                 return await attempt()
-            except (aiohttp.ClientError, TimeoutError, _RefusedError) as error:
+            except (aiohttp.ClientError, OSError, _RefusedError) as error:
                 why = str(error) or type(error).__name__
             now = reached()
             failures = 1 if now > before else failures + 1
@@ -513,7 +515,8 @@ class _Client:
                 )
                 raise ArchiveError(msg)
             pause = min(_BACKOFF * 2 ** (failures - 1), _LONGEST_BACKOFF)
-            _LOG.warning(
+            tell = _LOG.warning if failures == 1 else _LOG.debug
+            tell(
                 "download interrupted; trying again",
                 file=self._archive.path(symbol, day).name,
                 why=why,
@@ -585,7 +588,7 @@ async def _check(archive: _Archive) -> None:
 
         async def check(symbol: str, day: date) -> None:
             async with limit:
-                if await client.size(symbol, day) is None:
+                if not await client.has(symbol, day):
                     raise _missing(archive, symbol, day)
 
         tasks = [asyncio.create_task(check(*file)) for file in wanted]
@@ -712,7 +715,7 @@ class _Reader:
         self._next: Future[_Piece | None] | None = None
         self._pieces: deque[_Piece] = deque()
         self._hungry = True
-        self._first = 0 if resume else NONE
+        self._begin = 0 if resume else NONE  # first id of the replay
         self._told = False
 
     @property
@@ -838,9 +841,9 @@ class _Reader:
         if not len(rows):
             return
         continuity, status = self._continuity, self._archive.status
-        if self._first == NONE:
-            self._first = int(rows["id"][0])
-        elif not self._told and int(rows["id"][0]) < self._first:
+        if self._begin == NONE:
+            self._begin = int(rows["id"][0])
+        elif not self._told and int(rows["id"][0]) < self._begin:
             self._told = True
             _LOG.warning("trades before the first one of the replay come too late", symbol=self._name)
         duplicates = continuity.duplicates
@@ -878,7 +881,7 @@ class _Reader:
         sample = b""
         is_first = True
         for text in _read_text(path, self._chunk):
-            if is_first and (text[:1].isalpha() or text[:1] == b'"'):
+            if is_first and _HEADER.match(text):
                 text = text[text.find(b"\n") + 1 :]  # noqa: PLW2901 - without its header
             is_first = False
             rows, malformed = _parse_text(text, self._archive.stream)
