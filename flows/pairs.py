@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -162,8 +163,8 @@ def build(
     flow = Dataflow(f"pairs_{settings.source_name}_{zlib.crc32(feed.encode()):08x}")
     arrived = op.input("trades", flow, source)
     trades = op.map("shard", arrived, lambda item: (_KEY, item[1]))
-    bars = op.stateful_batch("bars", trades, to_bars)
-    metrics = op.stateful_batch("pair_metrics", bars, to_metrics)
+    bars = op.stateful_batch("bars", trades, _timed("bars", to_bars))
+    metrics = op.stateful_batch("pair_metrics", bars, _timed("pair_metrics", to_metrics))
     stored = op.merge(
         "rows",
         op.flat_map_value("trade_rows", trades, rows_of),
@@ -174,6 +175,31 @@ def build(
     op.inspect("count", trades, _count)
     op.output("clickhouse", watched, sink)
     return flow
+
+
+def _timed(step: str, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Count the batches of a step, and the time they take.
+
+    :arg step: its name.
+    :arg make: builds its logic.
+    """
+    seconds, batches = telemetry.STEP_SECONDS.labels(step), telemetry.STEP_BATCHES.labels(step)
+
+    def build_logic(state: Any) -> Any:
+        logic = make(state)
+        on_batch = logic.on_batch
+
+        def on_batch_timed(values: Any) -> Any:
+            start = time.perf_counter()
+            result = on_batch(values)
+            seconds.inc(time.perf_counter() - start)
+            batches.inc()
+            return result
+
+        logic.on_batch = on_batch_timed
+        return logic
+
+    return build_logic
 
 
 def _count(step_id: str, item: tuple[str, Trades]) -> None:
@@ -274,10 +300,25 @@ def _start(settings: Settings) -> Dataflow:
 
     def begin(part: Any) -> None:
         _begin(settings, sink.status, source.status if isinstance(source, BinanceSource) else None)
-        if settings.http_port and sink.store is not None and sink.store.dsn.path is not None:
+        assert sink.store is not None
+        _record(sink.store, part)
+        if settings.http_port and sink.store.dsn.path is not None:
             _serve(sink.store, settings.http_port, part)
 
     return build(settings, _guarded(source, _announce), _guarded(sink, begin))
+
+
+def _record(store: Store, part: Any) -> None:
+    """Keep the metrics of this run in its store, until the store closes."""
+    recorder = telemetry.Recorder(store)
+    recorder.start()
+    close = part.close
+
+    def stop_and_close() -> None:
+        recorder.stop()
+        close()
+
+    part.close = stop_and_close
 
 
 def _serve(store: Store, port: int, part: Any) -> None:

@@ -7,13 +7,14 @@
 
     warm_up(doubled)
 
-A kernel may call `inlined` functions of its own file only: numba stamps a cache entry with the contents of
-that one file, and would go on using machine code whose helper, in another file, has changed since.
+A kernel may call `inlined` functions of its own file only, and the kernels it names in ``calls``: numba
+stamps a cache entry with the contents of one file, and would go on using machine code in which something of
+another file has changed since.
 """
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -22,16 +23,20 @@ from numba import njit
 F = TypeVar("F", bound=Callable[..., Any])
 
 _signatures: dict[Any, tuple[Any, ...]] = {}
+_calls: dict[Any, tuple[Callable[..., Any], ...]] = {}
 _warm: set[Any] = set()
 
 
-def kernel(*signatures: Any, allocates: bool = True) -> Callable[[F], F]:
+def kernel(
+    *signatures: Any, allocates: bool = True, calls: Sequence[Callable[..., Any]] = ()
+) -> Callable[[F], F]:
     """Declare a function that `warm_up` compiles: no GIL, cached on disk, division by zero as in numpy.
 
     :arg signatures: numba signatures, as text or types. After `warm_up` a call with other types is a
         `TypeError`: better than a stream that silently waits seconds for a compiler.
     :arg allocates: False leaves out numba's reference counts, 18 of 40 ns an update in `comoments`, where
         arrays that meet a call are counted in and out. Such a kernel cannot make arrays, nor can its helpers.
+    :arg calls: Kernels of other files that this one calls.
     """
     options: Any = {"nogil": True, "error_model": "numpy", "_nrt": allocates}
 
@@ -41,6 +46,11 @@ def kernel(*signatures: Any, allocates: bool = True) -> Callable[[F], F]:
         except RuntimeError:  # neither this folder nor the user's cache folder can be written
             compiled = njit(**options)(function)
         _signatures[compiled] = signatures
+        _calls[compiled] = tuple(calls)
+        entry = getattr(compiled._cache, "_cache_file", None)
+        if calls and entry is not None:
+            others = [getattr(callee, "_cache")._cache_file for callee in calls]  # noqa: B009
+            entry._source_stamp = (entry._source_stamp, *(other._source_stamp for other in others))
         return cast(F, compiled)
 
     return declare
@@ -68,6 +78,7 @@ def warm_up(*kernels: Callable[..., Any]) -> None:
         dispatcher: Any = compiled
         if dispatcher in _warm:
             continue
+        warm_up(*_calls[dispatcher])
         with _turn(dispatcher.stats.cache_path):
             for signature in _signatures[dispatcher]:
                 dispatcher.compile(signature)

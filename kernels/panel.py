@@ -1,0 +1,419 @@
+"""Roll many pairs over many observations in one call: what the flow does at each interval, without Python.
+
+A panel holds the rings and the state of all pairs of one timeframe. `roll_bars` takes closed bars, where a
+pair's observation is the interval; `roll_ticks` takes last prices, where each pair counts its own. Both give
+METRIC rows.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import from_dtype, typeof, types
+from numpy.typing import NDArray
+
+from kernels.comoments import new_state, update_pairs
+from kernels.compile import inlined, kernel
+from kernels.records import BAR, METHODS, METRIC, SIGNAL, Block
+from kernels.regression import (
+    kalman_noise,
+    new_kalman_state,
+    new_rls_state,
+    update_kalman,
+    update_rls,
+    update_tls,
+)
+from kernels.signals import NO_SIGNAL, update_signals
+from kernels.stationarity import fill_stationarity
+
+_OLS, _RLS, _KALMAN, _TLS = range(4)
+assert METHODS == ("ols", "rls", "kalman", "tls")
+
+
+class Panel(NamedTuple):
+    """Rings and state of P pairs with W windows and M methods; arrays are changed in place.
+
+    :arg values: float64[rows, depth]; prices, or their logarithms: observation s in column s % depth.
+    :arg returns: float64[rows, depth], likewise.
+    :arg y: int32[P]; row of leg Y.
+    :arg x: int32[P]; row of leg X.
+    :arg windows: int64[W]; in observations, ascending.
+    :arg methods: int64[M]; numbers of METHODS.
+    :arg q: float64[W]; of the Kalman filter.
+    :arg r: float64[W]; of the Kalman filter.
+    :arg state: STATE[P, W].
+    :arg rls: RLS_STATE[P, W].
+    :arg kalman: KALMAN_STATE[P, W].
+    :arg ols: METRIC[P, W]; scratch.
+    :arg rows: METRIC[M, P, W]; scratch; what identifies a row stands in it: pair, timeframe, window, method.
+    :arg steps: int64[P]; scratch: the observation of the pairs that are measured, -1 for the others.
+    :arg positions: int8[M, P, W]; of the signals.
+    :arg events: int8[P, W]; scratch.
+    :arg z_scores: float64[P, W]; scratch.
+    """
+
+    values: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    y: NDArray[np.int32]
+    x: NDArray[np.int32]
+    windows: NDArray[np.int64]
+    methods: NDArray[np.int64]
+    q: NDArray[np.float64]
+    r: NDArray[np.float64]
+    state: Block
+    rls: Block
+    kalman: Block
+    ols: Block
+    rows: Block
+    steps: NDArray[np.int64]
+    positions: NDArray[np.int8]
+    events: NDArray[np.int8]
+    z_scores: NDArray[np.float64]
+
+
+class Rules(NamedTuple):
+    """What does not change in a run.
+
+    :arg z_window: window of the z-score, in observations.
+    :arg log_prices: whether values are logarithms.
+    :arg adf_lag: see `kernels.stationarity.fill_stationarity`.
+    :arg z_entry: see `kernels.signals.update_signals`.
+    :arg z_exit: likewise.
+    """
+
+    z_window: int
+    log_prices: bool
+    adf_lag: int
+    z_entry: float
+    z_exit: float
+
+
+def new_panel(
+    rows: int,
+    depth: int,
+    y: NDArray[np.int32],
+    x: NDArray[np.int32],
+    *,
+    windows: NDArray[np.int64],
+    methods: NDArray[np.int64],
+    timeframe: int,
+    kalman_q: float,
+    kalman_r: float,
+) -> Panel:
+    """Return the panel of pairs that have seen nothing.
+
+    :arg rows: rows of the rings.
+    :arg depth: columns of the rings.
+    :arg y: int32[P]; row of leg Y.
+    :arg x: int32[P]; row of leg X.
+    :arg windows: int64[W]; in observations, ascending.
+    :arg methods: int64[M]; numbers of METHODS.
+    :arg timeframe: us; 0 for tick.
+    :arg kalman_q: variance of a step; 0 for a memory as long as each window.
+    :arg kalman_r: variance of the noise.
+    """
+    pairs = len(y)
+    q, r = kalman_noise(windows, kalman_r)
+    found = np.zeros((len(methods), pairs, len(windows)), METRIC)
+    found["pair"] = np.arange(pairs)[:, None]
+    found["window"] = windows
+    found["timeframe"] = timeframe
+    found["method"] = methods[:, None, None]
+    for name in ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio"):
+        found[name] = np.nan
+    return Panel(
+        values=np.full((rows, depth), np.nan),
+        returns=np.full((rows, depth), np.nan),
+        y=np.ascontiguousarray(y, np.int32),
+        x=np.ascontiguousarray(x, np.int32),
+        windows=windows,
+        methods=methods,
+        q=np.full_like(q, kalman_q) if kalman_q else q,
+        r=r,
+        state=new_state(pairs, windows),
+        rls=new_rls_state(pairs, windows),
+        kalman=new_kalman_state(pairs, windows),
+        ols=np.zeros((pairs, len(windows)), METRIC),
+        rows=found,
+        steps=np.full(pairs, -1, np.int64),
+        positions=np.zeros(found.shape, np.int8),
+        events=np.zeros(found.shape[1:], np.int8),
+        z_scores=np.zeros(found.shape[1:]),
+    )
+
+
+_tuple: Any = types.Tuple  # untyped in numba
+_type_of: Any = typeof
+_FLOATS = types.Array(types.float64, 1, "C")
+_MATRIX = types.Array(types.float64, 2, "C")
+_INTS = types.Array(types.int64, 1, "C")
+_BARS = types.Array(from_dtype(BAR), 1, "C", readonly=True)
+_METRICS = types.Array(from_dtype(METRIC), 1, "C")
+_SIGNALS = types.Array(from_dtype(SIGNAL), 1, "C")
+_LEGS = types.Array(types.int32, 2, "C")
+_FLAGS = types.Array(types.boolean, 1, "C")
+_NOTHING = np.zeros(0, np.int32), np.zeros(0, np.int32)
+_PANEL = _type_of(
+    new_panel(
+        0,
+        0,
+        *_NOTHING,
+        windows=np.ones(1, np.int64),
+        methods=np.zeros(0, np.int64),
+        timeframe=0,
+        kalman_q=0.0,
+        kalman_r=1.0,
+    )
+)
+_RULES = _type_of(Rules(1, False, 1, 2.0, 0.5))
+_MEASURES = (update_pairs, update_rls, update_kalman, update_tls)
+
+
+@inlined
+def _measure(panel: Any, rules: Any, revised: bool) -> None:
+    """Roll the pairs of `steps` on, by every method; filters cannot take an observation back."""
+    update_pairs(
+        panel.values, panel.returns, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
+        panel.state, panel.ols,
+    )  # fmt: skip
+    for m in range(len(panel.methods)):
+        method = panel.methods[m]
+        if method == _RLS and not revised:
+            update_rls(
+                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
+                panel.rls, panel.ols, panel.rows[m],
+            )  # fmt: skip
+        elif method == _KALMAN and not revised:
+            update_kalman(
+                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
+                panel.q, panel.r, panel.kalman, panel.ols, panel.rows[m],
+            )  # fmt: skip
+        elif method == _TLS:
+            update_tls(
+                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
+                panel.state, panel.ols, panel.rows[m],
+            )  # fmt: skip
+        elif method == _OLS:
+            for p in range(len(panel.steps)):
+                if panel.steps[p] >= 0:
+                    for k in range(len(panel.windows)):
+                        row, fit = panel.rows[m, p, k], panel.ols[p, k]
+                        row.observations = fit.observations
+                        row.hedge_ratio = fit.hedge_ratio
+                        row.intercept = fit.intercept
+                        row.hedge_ratio_stderr = fit.hedge_ratio_stderr
+                        row.intercept_stderr = fit.intercept_stderr
+                        row.r_squared = fit.r_squared
+                        row.spread = fit.spread
+                        row.spread_mean = fit.spread_mean
+                        row.spread_std = fit.spread_std
+                        row.z_score = fit.z_score
+                        row.correlation = fit.correlation
+                        row.return_correlation = fit.return_correlation
+                        row.volatility_y = fit.volatility_y
+                        row.volatility_x = fit.volatility_x
+
+
+@inlined
+def _write(
+    panel: Any, m: int, time: int, version: int, prices: Any, y: Any, x: Any, out: Any, used: int
+) -> int:
+    """Copy the rows of the pairs of `steps` by one method; prices are float64[rows], by leg y and x."""
+    for p in range(len(panel.steps)):
+        if panel.steps[p] >= 0:
+            for k in range(len(panel.windows)):
+                row = panel.rows[m, p, k]
+                row.time = time
+                row.version = version
+                row.price_y = prices[y[p]]
+                row.price_x = prices[x[p]]
+                out[used] = row
+                used += 1
+    return used
+
+
+@kernel(
+    types.int64(
+        _PANEL, _RULES, _FLOATS, types.int64, types.int64, types.int64, _METRICS, types.int64
+    ),
+    calls=(*_MEASURES, fill_stationarity),
+)  # fmt: skip
+def measure_bars(
+    panel: Panel,
+    rules: Rules,
+    prices: NDArray[np.float64],
+    time: int,
+    version: int,
+    revised: int,
+    out: Block,
+    used: int,
+) -> int:
+    """Measure the pairs of ``panel.steps`` at one interval.
+
+    :arg panel: with the interval's column written.
+    :arg rules: of the run.
+    :arg prices: float64[rows]; of the interval, as traded.
+    :arg time: its open time, us.
+    :arg version: of the rows.
+    :arg revised: 1 when the interval is not new: filters, which cannot take it back, are left out.
+    :arg out: METRIC block with room.
+    :arg used: rows in it.
+    :returns: rows in it now.
+    """
+    _measure(panel, rules, revised == 1)
+    for m in range(len(panel.methods)):
+        method = panel.methods[m]
+        if revised == 1 and method in (_RLS, _KALMAN):
+            continue
+        fill_stationarity(
+            panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.adf_lag, panel.rows[m]
+        )
+        used = _write(panel, m, time, version, prices, panel.y, panel.x, out, used)
+    return used
+
+
+@kernel(
+    _tuple((types.int64,) * 3)(
+        _BARS, types.int64, _PANEL, _RULES, _MATRIX, _FLOATS, _INTS, _METRICS, _SIGNALS
+    ),
+    calls=(*_MEASURES, fill_stationarity, measure_bars, update_signals),
+)  # fmt: skip
+def roll_bars(
+    bars: Block,
+    timeframe: int,
+    panel: Panel,
+    rules: Rules,
+    prices: NDArray[np.float64],
+    now: NDArray[np.float64],
+    latest: NDArray[np.int64],
+    out: Block,
+    signals: Block,
+) -> tuple[int, int, int]:
+    """File new bars and measure every interval, up to the first bar of an interval that was measured before.
+
+    The observation's number is the interval's. An interval that has no bars leaves NaN in its column.
+
+    :arg bars: BAR[n] of one timeframe; all bars of an interval follow each other.
+    :arg timeframe: us.
+    :arg panel: rows of the rings are symbols.
+    :arg rules: of the run.
+    :arg prices: float64[symbols, depth]; closes as traded, a ring like the panel's.
+    :arg now: float64[symbols]; scratch.
+    :arg latest: int64[1]; newest interval so far, -1 for none.
+    :arg out: METRIC block with room for at least one interval, M * P * W rows.
+    :arg signals: SIGNAL block with room for at least one interval.
+    :returns: bars filed, and rows written to `out` and `signals`. Call again with the rest, if any.
+    """
+    depth = prices.shape[1]
+    interval = len(panel.methods) * len(panel.steps) * len(panel.windows)
+    used = used_signals = i = 0
+    while i < len(bars):
+        step = bars[i].open_time // timeframe
+        if step <= latest[0] or used + interval > len(out) or used_signals + interval > len(signals):
+            break
+        for gone in range(max(latest[0] + 1, step - depth + 1), step + 1):
+            for row in range(len(prices)):
+                prices[row, gone % depth] = np.nan
+                panel.values[row, gone % depth] = np.nan
+                panel.returns[row, gone % depth] = np.nan
+        latest[0] = step
+        at, before = step % depth, (step - 1) % depth
+        now[:] = np.nan
+        while i < len(bars) and bars[i].open_time // timeframe == step:
+            row, price = bars[i].symbol, bars[i].close
+            value = np.log(price) if rules.log_prices else price
+            earlier = panel.values[row, before]
+            now[row] = price
+            prices[row, at] = price
+            panel.values[row, at] = value
+            panel.returns[row, at] = value - earlier if rules.log_prices else value / earlier - 1.0
+            i += 1
+        for p in range(len(panel.steps)):
+            known = np.isfinite(now[panel.y[p]]) and np.isfinite(now[panel.x[p]])
+            panel.steps[p] = step if known else -1
+        used = measure_bars(panel, rules, now, step * timeframe, 1, 0, out, used)
+        for m in range(len(panel.methods)):
+            for p in range(len(panel.steps)):
+                for k in range(len(panel.windows)):
+                    row = panel.rows[m, p, k]
+                    full = panel.steps[p] >= 0 and row.observations == panel.windows[k]
+                    # A window that is not full says nothing yet.
+                    panel.z_scores[p, k] = row.z_score if full else np.nan
+            update_signals(panel.z_scores, rules.z_entry, rules.z_exit, panel.positions[m], panel.events)
+            for p in range(len(panel.steps)):
+                for k in range(len(panel.windows)):
+                    if panel.events[p, k] != NO_SIGNAL:
+                        row, signal = panel.rows[m, p, k], signals[used_signals]
+                        signal.time = row.time
+                        signal.timeframe = row.timeframe
+                        signal.window = row.window
+                        signal.z_score = row.z_score
+                        signal.hedge_ratio = row.hedge_ratio
+                        signal.spread = row.spread
+                        signal.price_y = row.price_y
+                        signal.price_x = row.price_x
+                        signal.version = row.version
+                        signal.pair = row.pair
+                        signal.method = row.method
+                        signal.signal = panel.events[p, k]
+                        used_signals += 1
+    return i, used, used_signals
+
+
+@kernel(
+    _tuple((types.int64, types.int64))(
+        _BARS, _PANEL, _RULES, _FLOATS, _LEGS, _INTS, _FLAGS, _METRICS
+    ),
+    calls=_MEASURES,
+)  # fmt: skip
+def roll_ticks(
+    ticks: Block,
+    panel: Panel,
+    rules: Rules,
+    last: NDArray[np.float64],
+    legs: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    traded: NDArray[np.bool_],
+    out: Block,
+) -> tuple[int, int]:
+    """Measure, at each interval in which a leg traded, the pairs that moved.
+
+    :arg ticks: BAR[n], by open time; only symbols that traded.
+    :arg panel: rows of the rings are the pairs' legs: 2p and 2p + 1.
+    :arg rules: of the run.
+    :arg last: float64[symbols]; last prices, NaN before the first.
+    :arg legs: int32[P, 2]; symbols of legs Y and X.
+    :arg counts: int64[P]; number of each pair's newest observation, -1 for none.
+    :arg traded: bool[symbols]; scratch, all false.
+    :arg out: METRIC block with room for at least one interval, M * P * W rows.
+    :returns: ticks taken and rows written. Call again with the rest where it is not all.
+    """
+    depth = panel.values.shape[1]
+    interval = len(panel.methods) * len(panel.steps) * len(panel.windows)
+    used = i = 0
+    y, x = legs[:, 0], legs[:, 1]
+    while i < len(ticks) and used + interval <= len(out):
+        first, time = i, ticks[i].open_time
+        while i < len(ticks) and ticks[i].open_time == time:
+            last[ticks[i].symbol] = ticks[i].close
+            traded[ticks[i].symbol] = True
+            i += 1
+        for p in range(len(legs)):
+            panel.steps[p] = -1
+            moved = traded[y[p]] or traded[x[p]]
+            if not moved or not np.isfinite(last[y[p]]) or not np.isfinite(last[x[p]]):
+                continue
+            counts[p] += 1
+            panel.steps[p] = counts[p]
+            at, before = counts[p] % depth, (counts[p] - 1) % depth
+            for leg in range(2):
+                price, row = last[legs[p, leg]], 2 * p + leg
+                value = np.log(price) if rules.log_prices else price
+                earlier = panel.values[row, before]
+                panel.values[row, at] = value
+                panel.returns[row, at] = value - earlier if rules.log_prices else value / earlier - 1.0
+        _measure(panel, rules, False)
+        for m in range(len(panel.methods)):
+            used = _write(panel, m, time, 1, last, y, x, out, used)
+        for j in range(first, i):
+            traded[ticks[j].symbol] = False
+    return i, used
