@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -481,6 +483,47 @@ def test_a_server_stops_at_once_in_the_middle_of_a_query(folder: Path, server: E
         start = time.monotonic()
         other.stop()
         assert time.monotonic() - start < 5
+
+
+def test_commands_ask_the_process_that_has_the_folder_open(
+    server: EmbeddedServer, folder: Path, tmp_path: Path
+) -> None:
+    def command(*arguments: str, url: str = f"http://{server.host}:{server.port}") -> tuple[int, str, str]:
+        line = [
+            sys.executable,
+            "-m",
+            "connectors.clickhouse",
+            *arguments,
+            "--store",
+            f"chdb://{folder}/store",
+        ]
+        environment = {**os.environ, "PAIRFLOW_SERVER_URL": url}
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert command("sql", "SELECT count() AS n FROM trades") == (0, f"n\n{TRADES}\n", "")
+    code, _, line = command("sql", "INSERT INTO alert_rules (threshold) VALUES (3)")
+    assert (code, "POST /api/v1/alerts" in line, line.count("\n")) == (1, True, 1)
+    file = tmp_path / "trades.parquet"
+    assert command("export", "trades", "--symbol", "BTCUSDT", "-o", str(file))[0] == 0
+    assert pq.read_table(file)["id"].to_pylist() == list(range(TRADES))
+    code, _, line = command("sql", "SELECT 1", url="http://127.0.0.1:1")
+    assert (code, "in use by another process" in line, line.count("\n")) == (1, True, 1)
+
+
+def test_a_store_is_served_without_the_flow(tmp_path: Path) -> None:
+    path = str(tmp_path / "store")
+    make = "import sys; from connectors.clickhouse.store import Store as S; S.open('chdb://' + sys.argv[1]).close()"
+    subprocess.run([sys.executable, "-c", make, path], check=True)
+    line = [sys.executable, "-m", "connectors.clickhouse", "serve", path, "--port", "0"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        found = re.search(r"on (http://127\.0\.0\.1:\d+)", serving.stderr.readline())
+        assert found is not None
+        with urllib.request.urlopen(f"{found[1]}/?query=SELECT+count()+FROM+bars") as response:
+            assert response.read() == b"0\n"
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(20) == 0
 
 
 def test_native_blocks_are_walked_to_the_last_byte() -> None:

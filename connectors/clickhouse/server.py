@@ -324,6 +324,8 @@ class _Gate:
             parent = path[-1] if path else ""
             path.append(kind)
             name = rest.split(" (")[0].strip()
+            if not parent and kind == "InsertQuery":
+                _refuse(f"INSERT is not allowed; alert rules are added by POST {api.PREFIX}/alerts")
             if not parent and kind not in _STATEMENTS:
                 _refuse(f"A statement of this kind ({kind}) is not allowed")
             if kind == "Literal" and parent in _STATEMENTS:
