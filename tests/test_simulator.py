@@ -769,12 +769,16 @@ async def test_more_than_five_messages_a_second_end_the_connection() -> None:
 
 
 @scenario
-async def test_more_than_1024_streams_end_the_connection() -> None:
+async def test_more_than_1024_streams_are_refused() -> None:
     async with exchange() as (simulator, _), stream(simulator, "/ws") as client:
         names = [f"s{i}@trade" for i in range(1_024)]
         assert "result" in await ask(client, {"method": "SUBSCRIBE", "params": names, "id": 1})
-        await client.send(json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": 2}))
-        await ended(client)
+        answer = await ask(client, {"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": 2})
+        assert answer == {"error": {"code": 4, "msg": "Too many subscriptions"}, "id": 2}
+        assert (await ask(client, {"method": "LIST_SUBSCRIPTIONS", "id": 3}))["result"] == names
+        async with stream(simulator, f"/stream?streams={'/'.join(names)}/btcusdt@trade") as other:
+            await ended(other)
+            assert other.close_code == 1008
 
 
 @scenario

@@ -1,8 +1,8 @@
 """Klines of the simulated exchange, computed from its own trades in exact integers.
 
 A kline with no trade repeats the previous close with volume 0 and ids -1, as Binance's do. Closed minutes are
-kept, as are the seconds of the last twenty minutes since the exchange opened; anything else is computed from
-the trades again when asked for.
+kept for a week, the seconds since the exchange opened for twenty minutes; anything else is computed from the
+trades again when asked for.
 """
 
 from bisect import bisect_left
@@ -41,6 +41,7 @@ INTERVALS: dict[str, int] = {
 """Length of each documented interval, us; 0 for the calendar month."""
 
 KEPT_SECONDS = 1_200
+KEPT_MINUTES = 10_080
 _MONDAY = 4 * DAY  # the epoch was a Thursday
 _PIECE = 60  # minutes of the past worked out at a time: about 10 ms
 
@@ -228,6 +229,10 @@ class Klines:
             for _ in self.prepare(symbol, "1m", 0, range(begin, edge, MINUTE), edge):
                 pass
             self._seconds[symbol] = seconds[np.searchsorted(seconds["open_time"], edge) :]
+            minutes = self._minutes[symbol]
+            if len(minutes) > KEPT_MINUTES:
+                oldest = edge // MINUTE - KEPT_MINUTES
+                self._minutes[symbol] = {m: row for m, row in minutes.items() if m >= oldest}
         self._since = edge
 
     def _fold(

@@ -39,8 +39,8 @@ CHUNK = 4096
 """Seconds whose paths and counts are drawn at once."""
 
 PAST_RATE = 5.0
-"""Trades per second and symbol before the start, at most. A client that warms up with 1,000 five-minute klines
-makes the model produce 1,500,000 trades, half a second's work."""
+"""Trades per second and symbol before the start, at most. A client that warms up with 1,000 five-minute
+klines makes the model produce 1,500,000 trades, half a second's work."""
 
 FILLS_PER_ORDER = 1.8
 BURST_SHARE = 0.05
@@ -277,6 +277,16 @@ def _to_float(units: Int64, decimals: int) -> NDArray[np.float64]:
     return units / np.float64(10**decimals)
 
 
+class _Edge(NamedTuple):
+    """What one end of a chunk hands on to its neighbour."""
+
+    orders: int
+    trades: int
+    path: float
+    beta: float
+    spread: float
+
+
 class _Chunk(NamedTuple):
     """`CHUNK` seconds of one symbol: cumulative counts (relative to the start) and path of the log price."""
 
@@ -288,6 +298,16 @@ class _Chunk(NamedTuple):
     drift: NDArray[np.float64]  # CHUNK, log price at the end of the burst
     beta: NDArray[np.float64]  # CHUNK, hedge ratio to the factor
     spread: NDArray[np.float64]  # CHUNK + 1
+
+    def edge(self, end: Literal[0, -1]) -> _Edge:
+        """Return the first or the last values."""
+        return _Edge(
+            int(self.orders[end]),
+            int(self.trades[end]),
+            float(self.path[end]),
+            float(self.beta[end]),
+            float(self.spread[end]),
+        )
 
 
 class ModelMarket(Market):
@@ -337,7 +357,9 @@ class ModelMarket(Market):
         whole = sum(weights) or 1.0
         self._rates = [1 / 30 if s.name in quiet else rate * w / whole for s, w in zip(self.symbols, weights)]
         self._factor: dict[int, NDArray[np.float64]] = {}
-        self._chunks: dict[tuple[int, int], _Chunk] = {}
+        # Chunks last used, 230 kB each, and the edges of all: a month of a symbol is no more than 600 edges.
+        self._chunks: OrderedDict[tuple[int, int], _Chunk] = OrderedDict()
+        self._edges: dict[tuple[int, int], tuple[_Edge, _Edge]] = {}
         self._halts: list[tuple[int, int, int]] = []
         self._slots: OrderedDict[tuple[int, int], Ticks] = OrderedDict()
         self._ahead = (self.start, self.start, NO_TICKS)  # what `read` holds: from, to, trades
@@ -422,8 +444,9 @@ class ModelMarket(Market):
         first = max(0, (start - self.start) // SECOND + 1)
         last = max(first, -((self.start - stop) // SECOND))
         self._halts.append((symbol, first, last))
-        for key in [k for k in self._chunks if k[0] == symbol and k[1] >= first // CHUNK]:
-            del self._chunks[key]
+        for key in [k for k in self._edges if k[0] == symbol and k[1] >= first // CHUNK]:
+            del self._edges[key]
+            self._chunks.pop(key, None)
         self._slots.clear()
         held_from, held_to, held = self._ahead
         edge = self.start + first * SECOND
@@ -448,7 +471,7 @@ class ModelMarket(Market):
         return concatenate(parts)
 
     def _slots_of(self, symbol: int, first: int, stop: int) -> Ticks:
-        """Return the trades of seconds [first, stop), a few of them from the cache: back-fills go page by page."""
+        """Return the trades of seconds [first, stop), a few from the cache: back-fills go page by page."""
         if stop - first > 3:
             return self._seconds(symbol, first, stop)
         return concatenate([self._slot(symbol, second) for second in range(first, stop)])
@@ -463,19 +486,20 @@ class ModelMarket(Market):
         return ticks
 
     def _find(self, symbol: int, field: Literal["trades", "orders"], count: int) -> int:
-        """Return the second in which the trade or order of this number (relative to the start) falls."""
+        """Return the second of the trade or order of this number (relative to the start)."""
         index = 0
         while True:
-            counts: Int64 = getattr(self._chunk(symbol, index), field)
-            if count < counts[0]:
+            first, last = self._edges_of(symbol, index)
+            if count < getattr(first, field):
                 if index * CHUNK <= -self._history:
                     return -self._history
                 index -= 1
-            elif count >= counts[-1]:
+            elif count >= getattr(last, field):
                 index += 1
                 if index > 1_000:  # seven weeks after the start: no such id yet
                     return index * CHUNK
             else:
+                counts: Int64 = getattr(self._chunk(symbol, index), field)
                 return index * CHUNK + int(np.searchsorted(counts, count, side="right")) - 1
 
     def _draw(self, *key: int) -> np.random.Generator:
@@ -497,30 +521,41 @@ class ModelMarket(Market):
         return path
 
     def _chunk(self, symbol: int, index: int) -> _Chunk:
-        chunk = self._chunks.get((symbol, index))
-        if chunk is None:
-            # Outwards from the start, so that recursion never goes deep.
-            step = 1 if index >= 0 else -1
-            near = index
-            while near not in (0, -1) and (symbol, near - step) not in self._chunks:
-                near -= step
-            for at in range(near, index + step, step):
-                self._chunks[symbol, at] = self._make_chunk(symbol, at)
-            chunk = self._chunks[symbol, index]
+        key = (symbol, index)
+        chunk = self._chunks.get(key)
+        if chunk is not None:
+            self._chunks.move_to_end(key)
+            return chunk
+        # Outwards from the start, because each chunk goes on from the edge of the one before.
+        step = 1 if index >= 0 else -1
+        near = index
+        while near and (symbol, near - step) not in self._edges:
+            near -= step
+        for at in range(near, index + step, step):
+            chunk = self._make_chunk(symbol, at)
+            self._edges[symbol, at] = chunk.edge(0), chunk.edge(-1)
+        assert chunk is not None
+        self._chunks[key] = chunk
+        if len(self._chunks) > 32 + 4 * len(self.symbols):
+            self._chunks.popitem(last=False)
         return chunk
+
+    def _edges_of(self, symbol: int, index: int) -> tuple[_Edge, _Edge]:
+        if (symbol, index) not in self._edges:
+            self._chunk(symbol, index)
+        return self._edges[symbol, index]
 
     def _make_chunk(self, symbol: int, index: int) -> _Chunk:
         forward = index >= 0
         spec = self.symbols[symbol]
         factor = self._factor_path(index)
-        edge = self._chunks.get((symbol, index - 1)) if forward else None
-        if not forward:
-            edge = self._chunk(symbol, index + 1)
-        near = -1 if forward else 0  # the end of the neighbour that touches this chunk
+        # Where the neighbour nearer to the start ends.
+        edge = _Edge(0, 0, 0.0, spec.beta, 0.0)
+        if index:
+            edge = self._edges[symbol, index - 1][1] if forward else self._edges[symbol, index + 1][0]
         draw = self._draw(1, self._keys[symbol], index)
 
-        beta_now = float(edge.beta[near]) if edge is not None else spec.beta
-        beta = np.full(CHUNK, beta_now)
+        beta = np.full(CHUNK, edge.beta)
         breaks = draw.random() < CHUNK / self._regime
         where, jump = int(draw.integers(CHUNK)), 0.25 * draw.standard_normal()
         if breaks and spec.name != "BTCUSDT":
@@ -533,16 +568,13 @@ class ModelMarket(Market):
         if spec.name != "BTCUSDT":
             half_life = self._half_life * (0.5 + (self._keys[symbol] % 1_000) / 1_000)
             sigma = 8e-4 * math.sqrt(2 * math.log(2) / half_life)  # stationary deviation 8 basis points
-            begin = float(edge.spread[near]) if edge is not None else 0.0
-            spread = _ornstein_uhlenbeck(begin, math.exp(-math.log(2) / half_life), sigma * noise)
+            spread = _ornstein_uhlenbeck(edge.spread, math.exp(-math.log(2) / half_life), sigma * noise)
             spread = spread if forward else spread[::-1]
         steps = beta * np.diff(factor) + np.diff(spread)
-        base = float(edge.path[near]) if edge is not None else 0.0
-        path = (
-            np.r_[base, base + np.cumsum(steps)]
-            if forward
-            else np.r_[base - np.cumsum(steps[::-1])[::-1], base]
-        )
+        if forward:
+            path = np.r_[edge.path, edge.path + np.cumsum(steps)]
+        else:
+            path = np.r_[edge.path - np.cumsum(steps[::-1])[::-1], edge.path]
 
         rate = self._rates[symbol] if forward else min(self._rates[symbol], PAST_RATE)
         orders_rate = rate / FILLS_PER_ORDER
@@ -560,11 +592,8 @@ class ModelMarket(Market):
             if halted == symbol:
                 low, high = (min(max(s - index * CHUNK, 0), CHUNK) for s in (first, last))
                 orders[low:high] = trades[low:high] = burst[low:high] = 0
-        at = [0, 0]
-        if edge is not None:
-            at = [int(edge.orders[near]), int(edge.trades[near])]
         counts = []
-        for start, count in zip(at, (orders, trades)):
+        for start, count in ((edge.orders, orders), (edge.trades, trades)):
             sums = np.r_[0, np.cumsum(count)]
             counts.append(sums + start if forward else sums - sums[-1] + start)
         return _Chunk(counts[0], counts[1], path, burst, before, drift, beta, spread)

@@ -206,11 +206,14 @@ class Connection:
             return {"result": list(self.streams), "id": number}
         if not all(isinstance(name, str) for name in params):
             return _invalid("stream name must be a string")
-        for name in params:
-            if method == "SUBSCRIBE":
-                self.streams[name] = None
-            else:
-                self.streams.pop(name, None)
+        if method == "SUBSCRIBE":
+            streams = {**self.streams, **dict.fromkeys(params)}
+        else:
+            streams = {name: None for name in self.streams if name not in params}
+        if len(streams) > MAX_STREAMS:
+            # Not in the documentation; observed, as is its form.
+            return {"error": {"code": 4, "msg": "Too many subscriptions"}, "id": number}
+        self.streams = streams
         self.resolve(listed)
         return {"result": None, "id": number}
 
