@@ -55,7 +55,7 @@ def test_a_clock_that_differs_is_noted_but_no_failure(capsys: pytest.CaptureFixt
 
 
 def test_messages_that_cannot_be_read_are_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    faults = tuple(Fault("truncate", at=at, count=3) for at in (1.0, 1.5, 2.0))
+    faults = tuple(Fault("truncate", at=at / 4, count=3) for at in range(2, 40))
     with Simulator(Config(rate=300.0, faults=faults)) as exchange:
         assert check(exchange, "--seconds", "2.5") == 1
     assert "could not be read" in capsys.readouterr().out

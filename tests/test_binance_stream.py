@@ -284,6 +284,42 @@ def test_a_restart_goes_on_behind_what_was_handed_out(exchange: Exchange, reader
     assert second.gaps() == [(3, 4, "restart", "open", 0), (3, 4, "restart", "rest", 2)]
 
 
+def test_after_an_outage_quiet_and_busy_symbols_come_in_step(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    first = start(exchange, readers, ["AAAUSDT", "BBBUSDT"])
+    first.until(connected(exchange))
+    exchange.trade("AAAUSDT", 0)
+    exchange.trade("BBBUSDT", 0)
+    first.wait_for(0)
+    first.wait_for(0, symbol=1)
+    state = first.partition.snapshot()
+    first.partition.close()
+    # While nobody listened, AAA traded 4,000 times, BBB 40 times, over the same 8 s.
+    began = exchange.history["AAAUSDT"][0]["T"]
+    exchange.trade("AAAUSDT", *range(1, 4001), send=False)
+    exchange.trade("BBBUSDT", *range(1, 41), send=False)
+    for symbol, count in (("AAAUSDT", 4000), ("BBBUSDT", 40)):
+        for trade in exchange.history[symbol][1:]:
+            trade["T"] = began + trade["t"] * 8_000_000 // count
+    second = start(exchange, readers, ["AAAUSDT", "BBBUSDT"], state)
+    second.until(connected(exchange))
+    exchange.clock = 8_100_000
+    exchange.trade("BBBUSDT", 41)
+    exchange.trade("AAAUSDT", 4001)
+    half_way = None
+    while len(second.ids()) < 4001:
+        second.poll_for(0.002)
+        if half_way is None and second.ids():
+            half_way = second.partition.snapshot()["last_ids"]
+    second.wait_for(*range(1, 4002))
+    second.wait_for(*range(1, 42), symbol=1)
+    times = np.concatenate([block.trades["time"] for block in second.blocks])
+    assert (np.diff(times) >= 0).all()
+    assert half_way is not None
+    assert abs(half_way["AAAUSDT"] - 100 * half_way["BBBUSDT"]) <= 200
+
+
 def test_the_thread_ends_and_the_stop_is_graceful(exchange: Exchange, readers: list[Reader]) -> None:
     stop = threading.Event()
     reader = Reader(BinanceSource(["AAAUSDT"], endpoints=exchange.endpoints, stop=stop))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.binance.continuity import NONE, Continuity, GapBook
+from connectors.binance.continuity import NONE, Alignment, Continuity, GapBook
 from kernels.records import GAP_CAUSES, GAP_REPAIRS, TRADE, Block
 
 
@@ -301,3 +301,46 @@ def test_many_symbols_in_one_block_keep_their_own_order(size: int) -> None:
     assert len(out) == n * size
     for symbol in range(n):
         assert ids_of(out, symbol) == list(range(1, size + 1))
+
+
+def at_times(times: list[int], symbol: int) -> Block:
+    block = block_of(list(range(1, len(times) + 1)), symbol)
+    block["time"] = times
+    return block
+
+
+def test_symbols_that_catch_up_are_handed_out_in_step() -> None:
+    alignment = Alignment()
+    alignment.add(at_times([10, 500, 900], 0))
+    alignment.add(at_times([20, 30, 40], 1))
+    assert alignment.first == {0: (1, 10), 1: (1, 20)}
+    assert alignment.release(40)["time"].tolist() == [10, 20, 30, 40]
+    assert (alignment.count, alignment.first) == (2, {0: (2, 500)})
+    late = at_times([50, 800], 1)
+    late["id"] += 3
+    alignment.add(late)
+    assert alignment.first == {0: (2, 500), 1: (4, 50)}
+    assert alignment.release(800)["time"].tolist() == [50, 500, 800]
+    assert alignment.release()["time"].tolist() == [900]
+    assert (alignment.count, alignment.first, len(alignment.release())) == (0, {}, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=40), st.lists(st.integers(0, 60)))
+def test_alignment_keeps_the_order_of_ids_whatever_the_times_are(
+    trades: list[tuple[int, int]], releases: list[int]
+) -> None:
+    alignment = Alignment()
+    counts = [0, 0, 0]
+    out = []
+    for i, (symbol, time) in enumerate(trades):
+        counts[symbol] += 1
+        block = block_of([counts[symbol]], symbol)
+        block["time"] = time
+        alignment.add(block)
+        if i < len(releases):
+            out.append(alignment.release(releases[i]))
+            assert (out[-1]["time"] <= releases[i]).all()
+    out.append(alignment.release())
+    every = np.concatenate(out)
+    for symbol, count in enumerate(counts):
+        assert ids_of(every, symbol) == list(range(1, count + 1))
