@@ -4,12 +4,16 @@ Each part counts what it does by the metrics below, in Prometheus' default regis
 same ones, so that the terminal and the dashboards never disagree.
 """
 
+from __future__ import annotations
+
+import contextlib
 import logging
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import REGISTRY, Counter, Gauge, start_http_server
@@ -19,6 +23,10 @@ from typing_extensions import override
 
 from connectors.binance.feed import FeedStatus
 from connectors.clickhouse.sink import SinkStatus
+from connectors.clickhouse.store import Store, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TRADES = Counter("pairflow_trades", "Trades that entered the flow.")
 WATERMARK = Gauge("pairflow_watermark_seconds", "Exchange time up to which the flow has seen the market.")
@@ -27,6 +35,11 @@ LATE_TRADES = Counter(
 )
 BAR_TIME = Gauge("pairflow_last_bar_seconds", "Open time of the newest bar of the shortest timeframe.")
 Z_SCORE = Gauge("pairflow_z_score", "Newest z-score of the first pair, at each timeframe.", ["timeframe"])
+STEP_SECONDS = Counter("pairflow_step_seconds", "Time spent in a step of the flow.", ["step"])
+STEP_BATCHES = Counter("pairflow_step_batches", "Batches that a step of the flow took.", ["step"])
+
+_RECORDED = ("pairflow_", "process_resident_memory_bytes", "process_cpu_seconds_total")
+"""Samples that are kept in the store, by how their names begin."""
 
 
 def configure_logs(level: str) -> None:
@@ -90,6 +103,20 @@ class _Statuses(Collector):
         yield GaugeMetricFamily(
             "pairflow_insert_seconds", "How long the last insert took.", sink.last_insert_seconds
         )
+        inserts = CounterMetricFamily("pairflow_table_inserts", "Inserts done, by table.", labels=["table"])
+        seconds = CounterMetricFamily(
+            "pairflow_table_insert_seconds", "Time that inserts took, by table.", labels=["table"]
+        )
+        for table, count in sink.inserts_by_table.items():
+            inserts.add_metric([table], count)
+            seconds.add_metric([table], sink.insert_seconds[table])
+        yield inserts
+        yield seconds
+        yield GaugeMetricFamily(
+            "pairflow_bar_lag_seconds",
+            "From the end of the newest bar to when it was stored.",
+            sink.bar_lag_seconds,
+        )
         failing = time.time() - sink.failing_since if sink.failing_since else 0.0
         yield GaugeMetricFamily(
             "pairflow_insert_failing_seconds", "How long inserts have been failing.", failing
@@ -144,6 +171,61 @@ def expose(sink: SinkStatus, feed: FeedStatus | None) -> None:
     :arg feed: of the live feed, if the run has one.
     """
     REGISTRY.register(_Statuses(sink, feed))
+
+
+class Recorder:
+    """Keeps samples of the metrics in the store, so that a dashboard needs no Prometheus."""
+
+    def __init__(self, store: Store, interval: float = 5.0) -> None:
+        """Init.
+
+        :arg store: to write to; open until `stop` has returned.
+        :arg interval: seconds between samples.
+        """
+        self._store = store
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write samples, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write a last sample and end."""
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        stopping = False
+        while True:
+            # The sink says what is wrong with the store, and these samples are not worth waiting for.
+            with contextlib.suppress(StoreError):
+                self._store.insert("pipeline_metrics", _samples())
+            if stopping:
+                return
+            stopping = self._stop.wait(self._interval)
+
+
+def _samples() -> pa.Table:
+    import pyarrow as pa
+
+    samples = [
+        sample
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name.startswith(_RECORDED) and not sample.name.endswith("_created")
+    ]
+    return pa.table(
+        {
+            "time": pa.array([time.time_ns() // 1_000_000] * len(samples), pa.timestamp("ms", "UTC")),
+            "name": [sample.name for sample in samples],
+            "labels": pa.array(
+                [list(sample.labels.items()) for sample in samples], pa.map_(pa.string(), pa.string())
+            ),
+            "value": [float(sample.value) for sample in samples],
+        }
+    )
 
 
 class StatusLine:
