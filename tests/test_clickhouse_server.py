@@ -1,5 +1,6 @@
 """The embedded server: any ClickHouse client may ask; none may change, read or reach more than the store."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -206,6 +207,18 @@ def test_a_client_that_goes_away_ends_its_query(server: EmbeddedServer) -> None:
     while ask(server, "SELECT value FROM system.metrics WHERE metric = 'Query'")[2] != b"1\n":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_clients_that_go_away_leave_no_query_behind(server: EmbeddedServer) -> None:
+    body = b"SELECT sum(sipHash64(number)) FROM numbers(100000000000)"
+    message = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):  # more than there are threads
+            stack.enter_context(socket.create_connection((server.host, server.port))).sendall(message)
+        time.sleep(1)
+    start = time.monotonic()
+    assert ask(server, "SELECT 1")[2] == b"1\n"
+    assert time.monotonic() - start < 10
 
 
 def test_memory_and_result_are_limited(server: EmbeddedServer) -> None:
@@ -513,8 +526,8 @@ def test_commands_ask_the_process_that_has_the_folder_open(
 
 def test_a_store_is_served_without_the_flow(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
-    make = "import sys; from connectors.clickhouse.store import Store as S; S.open('chdb://' + sys.argv[1]).close()"
-    subprocess.run([sys.executable, "-c", make, path], check=True)
+    make = "import sys; from connectors.clickhouse.store import Store; Store.open(sys.argv[1]).close()"
+    subprocess.run([sys.executable, "-c", make, f"chdb://{path}"], check=True)
     line = [sys.executable, "-m", "connectors.clickhouse", "serve", path, "--port", "0"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as serving:
         assert serving.stderr is not None

@@ -34,13 +34,15 @@ _URL = "http://127.0.0.1:8123"
 _CHUNK = 1 << 20
 _FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet", "jsonl": "JSONEachRow"}
 
-# Columns by which a table's rows are chosen: what, timeframe, time.
+# How a table's rows are chosen (what, timeframe, time) and ordered: by the sorting key, as ClickHouse then
+# streams them and never sorts: 6 million trades in less than 100 MB, against 300 to 900 MB by any other
+# order.
 _TABLES = {
-    "trades": ("symbol", None, "time"),
-    "bars": ("symbol", "timeframe", "open_time"),
-    "pair_metrics": ("pair", "timeframe", "time"),
-    "signals": ("pair", "timeframe", "time"),
-    "gaps": ("symbol", None, "detected"),
+    "trades": ("symbol", None, "time", "market, symbol, id"),
+    "bars": ("symbol", "timeframe", "open_time", "market, symbol, timeframe, open_time"),
+    "pair_metrics": ("pair", "timeframe", "time", "market, pair, timeframe, window, method, time"),
+    "signals": ("pair", "timeframe", "time", "market, pair, timeframe, window, method, time"),
+    "gaps": ("symbol", None, "detected", "market, symbol, first_id"),
 }
 _ALIASES = {"metrics": "pair_metrics"}
 
@@ -130,7 +132,7 @@ def _sql(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     table = _ALIASES.get(given.table, given.table)
-    what, timeframe, moment = _TABLES[table]
+    what, timeframe, moment, order = _TABLES[table]
     if given.timeframe and timeframe is None:
         msg = f"{table} have no timeframe: leave --timeframe out"
         raise StoreError(msg)
@@ -153,7 +155,7 @@ def _export(given: argparse.Namespace) -> int:
         # The table is one of the choices, and every value is a parameter.
         sql = f"SELECT count() FROM {table} WHERE {where}"  # noqa: S608
         count = b"".join(source.ask(sql, parameters, "TSV", streamed=True))
-        sql = f"SELECT * FROM {table} WHERE {where} ORDER BY {what}, {moment}"  # noqa: S608
+        sql = f"SELECT * FROM {table} WHERE {where} ORDER BY {order}"  # noqa: S608
         with _output(given.output) as file:
             progress = _Progress(int(count))
             for piece in source.ask(sql, parameters, form, streamed=True):

@@ -570,6 +570,8 @@ class EmbeddedServer:
         self._database = store.dsn.database
         self._password = password
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
+        # Ending a query must not wait for a thread behind the query it ends.
+        self._killers = ThreadPoolExecutor(1, thread_name_prefix="query-end")
         self._running: dict[str, _Query] = {}
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -612,6 +614,7 @@ class EmbeddedServer:
         self._thread.join()
         self._thread = None
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._killers.shutdown(wait=True)
 
     async def _serve(self, ready: threading.Event, failed: list[OSError]) -> None:
         app = web.Application(client_max_size=_QUERY_BYTES)
@@ -640,7 +643,8 @@ class EmbeddedServer:
                 self.port = runner.addresses[0][1]
             ready.set()
         await self._stop.wait()
-        await asyncio.gather(*(self._in_thread(self._kill, query_id) for query_id in list(self._running)))
+        for query_id in list(self._running):
+            await self._loop.run_in_executor(self._killers, self._kill, query_id)
         await runner.cleanup()
 
     async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
@@ -841,7 +845,7 @@ class EmbeddedServer:
             return await self._stream(request, cursor, pieces, headers, encoding)
         except asyncio.CancelledError:
             # The client went away. The worker thread still waits for chDB: tell chDB.
-            self._threads.submit(self._kill, query.id)
+            self._killers.submit(self._kill, query.id)
             raise
         finally:
             self._running.pop(query.id, None)
