@@ -386,7 +386,7 @@ def test_klines_over_rest_equal_the_trades_folded_in_decimals(market: str) -> No
     @scenario
     async def run() -> None:
         async with exchange(market=market, rate=50.0, speed=40.0, history=7_200) as (simulator, session):
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(1.0)
             spec = simulator.market.symbols[0]
             for interval in ("1s", "1m", "3m", "15m", "1h") if market == "spot" else ("1m", "5m", "2h"):
                 rows = await get(simulator, session, f"klines?symbol=BTCUSDT&interval={interval}&limit=1000")
@@ -797,8 +797,10 @@ async def test_too_many_connection_attempts_are_refused() -> None:
 async def test_a_connection_ends_with_its_life() -> None:
     async with exchange(life=0.5) as (simulator, _), stream(simulator, "/ws/btcusdt@trade") as client:
         begin = time.monotonic()
-        await ended(client)
+        seen = [orjson.loads(message) for message in await ended(client)]
         assert 0.4 < time.monotonic() - begin < 3
+        at = [event["e"] for event in seen].index("serverShutdown")
+        assert 0 < at < len(seen) - 1  # announced before the end, and trades go on
         await until(lambda: simulator.connections == 0)
 
 
@@ -807,7 +809,7 @@ async def test_a_client_that_stops_reading_is_dropped_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("connectors.simulator.server.BUFFER_LIMIT", 2**18)
-    async with exchange(rate=20_000.0) as (simulator, _):
+    async with exchange(rate=100_000.0) as (simulator, _):
         host, port = simulator.url.removeprefix("http://").split(":")
         deaf = socket.create_connection((host, int(port)))
         request = "GET /ws/btcusdt@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -1105,6 +1107,16 @@ async def test_shutdown_is_announced_on_raw_and_combined_streams_before_the_end(
 
 
 @scenario
+async def test_the_exchange_says_that_it_ends() -> None:
+    async with exchange() as (simulator, _):
+        client = await connect(simulator.ws_url + "/ws/btcusdt@trade")
+        await events(client, 1)
+    seen = [orjson.loads(message) for message in await ended(client)]
+    assert seen[-1]["e"] == "serverShutdown"
+    assert client.close_code == 1001
+
+
+@scenario
 async def test_refuse_closes_the_port_and_opens_it_again() -> None:
     async with exchange() as (simulator, _), stream(simulator, "/ws/btcusdt@trade") as client:
         simulator.inject(Fault("refuse", duration=0.5))
@@ -1352,10 +1364,10 @@ async def test_two_runs_of_one_seed_are_the_same_byte_for_byte() -> None:
     digests = []
     for _ in range(2):
         async with (
-            exchange(rate=3_000.0, faults=(Fault("duplicate", at=1.3, count=50),)) as (simulator, _),
+            exchange(rate=3_000.0, faults=(Fault("duplicate", at=0.6, count=50),)) as (simulator, _),
             stream(simulator, "/stream?streams=btcusdt@trade/ethusdt@trade") as client,
         ):
-            first = simulator.market.ids_at(0, START + SECOND)[0]
+            first = simulator.market.ids_at(0, START + SECOND // 2)[0]
             text = await client.recv()
             while orjson.loads(text)["data"]["t"] != first:
                 text = await client.recv()

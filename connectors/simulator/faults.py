@@ -61,6 +61,8 @@ _DEFAULT_AMOUNT["clock"] = 1.5
 class Fault:
     """One fault.
 
+    A fault of connections hits those that are open at its time; a fault of REST waits for its requests.
+
     :arg kind: a key of `KINDS`.
     :arg at: seconds of exchange time since the opening; None: now.
     :arg duration: seconds of exchange time that the fault lasts.

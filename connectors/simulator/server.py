@@ -62,6 +62,11 @@ PUMP_INTERVAL = 0.01
 BUFFER_LIMIT = 64 * 2**20
 """Bytes a client may leave unread before it is dropped."""
 
+SHUTDOWN_NOTICE = 5.0
+"""Real seconds between the serverShutdown event and the end of a connection (half its life, if less)."""
+
+GOING_AWAY = 1001
+
 CONNECT_WINDOW = 300.0
 """Real seconds in which connection attempts are counted."""
 
@@ -167,6 +172,7 @@ class Simulator:
         self._origin = (
             self.market.start if config.recording and config.keep_times else max(start, self.market.start)
         )
+        self._notice = min(SHUTDOWN_NOTICE, config.life / 2)
         self._opened = 0.0
         self._jumped = 0
         self._sent = self.market.start
@@ -316,7 +322,7 @@ class Simulator:
         self._plan(self.config.faults)
         if self.config.fault_seed is not None:
             self._schedule = schedule(self.config.fault_seed, [s.name for s in self.market.symbols])
-            self._plan([next(self._schedule)])
+            self._plan_next()
         self._task = asyncio.create_task(self._pump())
 
     async def _listen(self) -> None:
@@ -337,7 +343,10 @@ class Simulator:
         if self._listener is not None:
             self._listener.close()
         for connection in list(self._connections):
-            connection.transport.abort()
+            self._announce_end(connection)
+            connection.send(frame(GOING_AWAY.to_bytes(2, "big"), 8), 0.0)
+            connection.release(float("inf"))
+            connection.transport.close()
         await asyncio.gather(self._task, *self._tasks, return_exceptions=True)
         await self._runner.cleanup()
         self._loop = None
@@ -514,13 +523,22 @@ class Simulator:
             self._end(connection, POLICY, b"Pong timeout")
         elif now - connection.opened > self.config.life:
             self._end(connection, POLICY, b"disconnected")
+        elif not connection.ending and now - connection.opened > self.config.life - self._notice:
+            self._announce_end(connection)
         elif now >= connection.next_ping:
             connection.next_ping = now + self.config.ping_interval
             payload = str(self.now() // 1_000).encode()
             connection.pings.setdefault(payload, now)
             connection.send(frame(payload, 9), now)
 
+    def _announce_end(self, connection: Connection) -> None:
+        connection.ending = True
+        event = f'{{"e":"serverShutdown","E":{self.now() // (1 if connection.micro else 1_000)}}}'
+        connection.send(frame(wrap("!serverShutdown", event, connection.combined)), time.monotonic())
+
     def _end(self, connection: Connection, code: int, reason: bytes) -> None:
+        if connection.silent:
+            return
         self._connections.pop(connection, None)
         connection.release(float("inf"))
 
@@ -544,6 +562,17 @@ class Simulator:
             else:
                 at = self.market.start + int(fault.at * SECOND)
                 self._after(at, lambda fault=fault: self._apply(fault))  # type: ignore[misc]
+
+    def _plan_next(self) -> None:
+        """Wait for the next fault of the seeded schedule."""
+        fault = next(self._schedule)
+        assert fault.at is not None
+
+        def apply() -> None:
+            self._apply(fault)
+            self._plan_next()
+
+        self._after(self.market.start + int(fault.at * SECOND), apply)
 
     def _after(self, at: int, action: Callable[[], None]) -> None:
         """Do something at an exchange time, us."""
@@ -582,8 +611,6 @@ class Simulator:
             self._lasting(fault, answer)
         else:
             self._refuse(fault)
-        if fault.at is not None and self.config.fault_seed is not None and fault not in self.config.faults:
-            self._plan([next(self._schedule)])
 
     def _apply_to(self, connection: Connection, fault: Fault) -> None:
         now = time.monotonic()
@@ -592,9 +619,9 @@ class Simulator:
         elif fault.kind == "expire":
             self._end(connection, POLICY, b"disconnected")
         elif fault.kind == "shutdown":
-            event = f'{{"e":"serverShutdown","E":{self.now() // (1 if connection.micro else 1_000)}}}'
-            connection.send(frame(wrap("!serverShutdown", event, connection.combined)), now)
-            self._after(self._sent + int(fault.value * SECOND), lambda: self._end(connection, 1001, b""))
+            self._announce_end(connection)
+            end = self._sent + int(fault.value * SECOND)
+            self._after(end, lambda: self._end(connection, GOING_AWAY, b""))
         elif fault.kind == "silence":
             connection.silent = True
 

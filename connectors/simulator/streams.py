@@ -87,6 +87,7 @@ class Connection:
     # Messages received within a second; pings not yet answered, and when they were sent.
     received: deque[float] = field(default_factory=deque)
     pings: dict[bytes, float] = field(default_factory=dict)
+    ending: bool = False  # whether its end has been announced
     # Faults under way, and what they hold back: when it is due, and what.
     silent: bool = False
     delay: float = 0.0
