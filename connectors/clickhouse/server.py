@@ -35,7 +35,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -385,6 +385,7 @@ class _Cursor:
         self._query = query
         self._version = version
         self._pieces: Iterator[bytes] = iter(())
+        self._stepping = threading.Lock()
         try:
             gate.check(connection, query)
             self._limit()
@@ -464,16 +465,16 @@ class _Cursor:
         :returns: The part, or None at the end.
         :raises QueryError: If the query failed.
         """
-        piece = next(self._pieces, None)
-        if piece is None:
-            self.close()
-        return piece
+        with self._stepping:
+            return next(self._pieces, None)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._pieces.close()  # type: ignore[attr-defined]
-        with contextlib.suppress(Exception):
-            self._connection.close()
+        """Release the connection, once a step that another thread is in has ended."""
+        with self._stepping:
+            with contextlib.suppress(Exception):
+                self._pieces.close()  # type: ignore[attr-defined]
+            with contextlib.suppress(Exception):
+                self._connection.close()
 
 
 def _at_most(value: str, bound: int, name: str) -> str:
@@ -573,6 +574,7 @@ class EmbeddedServer:
         # Ending a query must not wait for a thread behind the query it ends.
         self._killers = ThreadPoolExecutor(1, thread_name_prefix="query-end")
         self._running: dict[str, _Query] = {}
+        self._stopping = False
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._stop = asyncio.Event()
@@ -613,7 +615,7 @@ class EmbeddedServer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._thread = None
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True)
         self._killers.shutdown(wait=True)
 
     async def _serve(self, ready: threading.Event, failed: list[OSError]) -> None:
@@ -643,8 +645,9 @@ class EmbeddedServer:
                 self.port = runner.addresses[0][1]
             ready.set()
         await self._stop.wait()
-        for query_id in list(self._running):
-            await self._loop.run_in_executor(self._killers, self._kill, query_id)
+        # No handler goes on to another query; those that run are ended all at once.
+        self._stopping = True
+        await self._loop.run_in_executor(self._killers, self._kill, *self._running)
         await runner.cleanup()
 
     async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
@@ -824,7 +827,12 @@ class EmbeddedServer:
         self._running[query.id] = query
         cursor: _Cursor | None = None
         try:
-            cursor = await self._in_thread(self._open, query)
+            opening = self._threads.submit(self._open, query)
+            try:
+                cursor = await asyncio.wrap_future(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_opened)
+                raise
             pieces, size = [], 0
             while size < _WHOLE and (piece := await self._in_thread(cursor.next_piece)) is not None:
                 pieces.append(piece)
@@ -919,16 +927,16 @@ class EmbeddedServer:
         return connection
 
     def _open(self, query: _Query) -> _Cursor:
+        if self._stopping:
+            _fail(_BUSY, "The server is being stopped")
         return _Cursor(self._connect(), self._gate, query, self._version)
 
-    def _kill(self, query_id: str) -> None:
-        """End a query whose client is gone."""
+    def _kill(self, *query_ids: str) -> None:
+        """End queries whose clients are gone."""
+        marks = [f"/* {query_id} */" for query_id in query_ids]
+        sql = "KILL QUERY WHERE arrayExists(mark -> endsWith(query, mark), {marks:Array(String)}) ASYNC"
         with contextlib.closing(self._connect()) as connection, contextlib.suppress(Exception):
-            connection.query(
-                "KILL QUERY WHERE endsWith(query, {mark:String}) ASYNC",
-                "Null",
-                params={"mark": f"/* {query_id} */"},
-            )
+            connection.query(sql, "Null", params={"marks": str(marks)})
 
 
 async def _form(request: web.Request) -> dict[str, str]:
@@ -945,6 +953,12 @@ async def _form(request: web.Request) -> dict[str, str]:
             _fail(223, f"The query is longer than {_QUERY_BYTES} bytes")
         fields[reader.name or ""] = text
     return fields
+
+
+def _close_opened(opening: Future[_Cursor]) -> None:
+    """Close a cursor that was opened for a client that has gone away meanwhile."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _problem(status: int, text: str) -> web.Response:
