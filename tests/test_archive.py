@@ -372,13 +372,11 @@ def test_bars_close_at_their_time_and_none_is_opened_again(
 def test_the_speed_is_that_of_the_market_when_asked_for(server: Server, tmp_path: Path) -> None:
     server.add(place("BTCUSDT", DAY), zipped(made(range(100))))  # 10 ms apart: 0.99 s
     archive = source(server, tmp_path, speed=2.0)
-    partition = archive.build_part("step", "archive", None)
-    while archive.status.downloading or not archive.status.trades:
-        partition.next_batch()
     began = time.monotonic()
-    items = drain(partition)
-    assert 0.4 < time.monotonic() - began < 2.0
-    assert len(items) > 10
+    items, _ = replay(archive)
+    assert time.monotonic() - began >= 0.495
+    assert len(joined(items)) == 100
+    assert len(items) > 3
 
 
 def test_a_flow_that_is_stopped_goes_on_by_its_recovery_state(
@@ -868,7 +866,7 @@ def test_a_stop_ends_it_at_once_even_in_a_download(server: Server, tmp_path: Pat
         partition.next_batch()
     assert partition.snapshot() == {}
     partition.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # the server would go on in 10
     assert (tmp_path / (path + ".part")).stat().st_size == have
 
 

@@ -711,8 +711,8 @@ class _Reader:
         from_day = date.fromisoformat(resume["day"]) if resume else date.min
         self._days = [day for day in archive.days if day >= from_day]
         self._chunk = min(max(_CHUNKS // len(archive.symbols), _LEAST_CHUNK), _CHUNK)
-        self._file: Iterator[_Piece] | None = None
-        self._next: Future[_Piece | None] | None = None
+        self._file: Iterator[list[_Piece]] | None = None
+        self._next: Future[list[_Piece] | None] | None = None
         self._pieces: deque[_Piece] = deque()
         self._hungry = True
         self._begin = 0 if resume else NONE  # first id of the replay
@@ -768,15 +768,15 @@ class _Reader:
                 self._next = pool.submit(next, self._file, None)
             if not self._next.done():
                 return self._next
-            piece = self._next.result()
+            pieces = self._next.result()
             self._next = None
-            if piece is None:
+            if pieces is None:
                 self._file = None
                 self._days.pop(0)
                 self._archive.status.files_done += 1
                 continue
-            self._pieces.append(piece)
-            self._hungry = False
+            self._pieces.extend(pieces)
+            self._hungry = not pieces
             self._next = pool.submit(next, self._file, None)
         return None
 
@@ -799,8 +799,8 @@ class _Reader:
         self._file = None
         self._next = None
 
-    def _read(self, path: Path, day: date) -> Iterator[_Piece]:
-        """Read a file.
+    def _read(self, path: Path, day: date) -> Iterator[list[_Piece]]:
+        """Read a file, some pieces at a time.
 
         Most files are in order. The first row of one that does not follow upon the row before it means that
         ids are missing, or come later: a look through the file tells the lowest id from each chunk on. Rows
@@ -817,7 +817,7 @@ class _Reader:
             if not len(rows):
                 continue
             if not waiting and _follow(rows["id"], last):
-                yield from self._pass_on(rows, day)
+                yield self._pass_on(rows, day)
                 continue
             if lowest is None:
                 lowest = self._look_through(path, day, last)
@@ -831,15 +831,15 @@ class _Reader:
             waiting = [(int(block["id"].min()), block) for block in later if len(block)]
             if ready:
                 rows = np.concatenate(ready)  # noqa: PLW2901
-                yield from self._pass_on(rows[np.argsort(rows["id"], kind="stable")], day)
+                rows = rows[np.argsort(rows["id"], kind="stable")]  # noqa: PLW2901
+                for at in range(0, len(rows), _MOST_ROWS):
+                    yield self._pass_on(rows[at : at + _MOST_ROWS], day)
         if not is_empty and self._continuity.last[0] == before and self._resume == NONE:
             _LOG.warning("all ids of the file came before: does it count them anew?", file=path.name)
         self._resume = NONE
 
-    def _pass_on(self, rows: Block, day: date) -> Iterator[_Piece]:
+    def _pass_on(self, rows: Block, day: date) -> list[_Piece]:
         """Cut rows in id order where ids are missing, and drop those that came before."""
-        if not len(rows):
-            return
         continuity, status = self._continuity, self._archive.status
         if self._begin == NONE:
             self._begin = int(rows["id"][0])
@@ -847,23 +847,25 @@ class _Reader:
             self._told = True
             _LOG.warning("trades before the first one of the replay come too late", symbol=self._name)
         duplicates = continuity.duplicates
-        parts: list[tuple[Block, tuple[int, int] | None]] = [(continuity.push(rows), None)]
-        for first, last in continuity.missing(0):
-            parts.append((continuity.skip(0, last), (first, last)))
-            status.missing += last - first + 1
-        status.duplicates += continuity.duplicates - duplicates
-        for trades, gap in parts:
+        pieces = []
+        # Run by run, so that nothing has to wait: 5 us for each gap, not 300.
+        for run in np.split(rows, np.flatnonzero(np.diff(rows["id"]) > 1) + 1):
+            first, last = int(run["id"][0]), int(continuity.last[0])
+            gap = None
+            if first > last + 1 and last != NONE:
+                gap = last + 1, first - 1
+                status.missing += first - last - 1
+                continuity.skip(0, first - 1)
+            trades = continuity.push(run)
             if not len(trades):
                 continue
             trades["symbol"] = self._symbol
             times = np.maximum.accumulate(trades["time"])
             np.maximum(times, self._time, out=times)
             self._time = int(times[-1])
-            rest = _Piece(day, trades, times, gap)
-            while len(rest.times) > _MOST_ROWS:
-                piece, rest = rest.cut(_MOST_ROWS)
-                yield piece
-            yield rest
+            pieces.append(_Piece(day, trades, times, gap))
+        status.duplicates += continuity.duplicates - duplicates
+        return pieces
 
     def _look_through(self, path: Path, day: date, last: int) -> list[int]:
         """Find the lowest id, above the last one handed on, from each chunk of a file on."""
