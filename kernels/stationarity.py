@@ -567,32 +567,41 @@ def _half_life_core(x: Floats) -> float:
     n = len(x) - 1
     if n < 3:
         return np.nan
-    mean = _sum(x[:n]) / n
+    anchor = x[_typical(x)]
+    total = 0.0
+    for t in range(n):
+        total += x[t] - anchor
+    mean = total / n
+    drift = (x[n] - x[0]) / n
     squares = 0.0
     products = 0.0
     for t in range(n):
-        level = x[t] - mean
+        level = x[t] - anchor - mean
         squares += level * level
-        products += level * (x[t + 1] - x[t])
+        products += level * (x[t + 1] - x[t] - drift)
     slope = products / squares
     if not math.isfinite(slope) or squares <= n * _rounding(x) ** 2:
         return np.nan
     return -math.log(2.0) / slope if slope < 0.0 else np.inf
 
 
+@_helper
+def _excess(after: float, before: float, drift: float) -> float:
+    """Return a change less the drift; apart, as a reduction might reorder it and lose its digits."""
+    return after - before - drift
+
+
 @_reduction
-def _lagged_variance(x: Floats, lag: int, drift: float) -> float:
-    """Compute the population variance of x[t + lag] - x[t]; `drift` keeps the squares near it."""
-    n = len(x) - lag
+def _lagged_squares(x: Floats, lag: int, drift: float) -> tuple[float, float]:
+    """Sum x[t + lag] - x[t] - drift, and its squares."""
     head = x[lag:]
     total = 0.0
     squares = 0.0
-    for t in range(n):
-        change = head[t] - x[t] - drift
+    for t in range(len(head)):
+        change = _excess(head[t], x[t], drift)
         total += change
         squares += change * change
-    mean = total / n
-    return squares / n - mean * mean
+    return total, squares
 
 
 @_helper
@@ -602,15 +611,17 @@ def _hurst_core(x: Floats, most: int) -> float:
     if most < 3:
         return np.nan
     drift = (x[n - 1] - x[0]) / (n - 1)
-    if _lagged_variance(x, _plain(1), drift) <= _rounding(x) ** 2:
+    if _lagged_squares(x, _plain(1), drift)[1] <= n * _rounding(x) ** 2:
         return np.nan
     sum_x = 0.0
     sum_y = 0.0
     sum_xx = 0.0
     sum_xy = 0.0
     for lag in range(1, most + 1):
+        total, squares = _lagged_squares(x, lag, lag * drift)
+        mean = total / (n - lag)
         a = math.log(lag)
-        b = 0.5 * math.log(_lagged_variance(x, lag, drift * lag))
+        b = 0.5 * math.log(squares / (n - lag) - mean * mean)
         sum_x += a
         sum_y += b
         sum_xx += a * a
@@ -626,16 +637,10 @@ def _variance_ratio_core(x: Floats, period: int) -> tuple[float, float]:
     if period < 2 or n < 2 * period:
         return np.nan, np.nan
     mean = (x[n] - x[0]) / n
-    squares = 0.0
-    for t in range(n):
-        change = x[t + 1] - x[t] - mean
-        squares += change * change
+    squares = _lagged_squares(x, _plain(1), mean)[1]
     if squares <= n * _rounding(x) ** 2:
         return np.nan, np.nan
-    long_squares = 0.0
-    for t in range(n - period + 1):
-        change = x[t + period] - x[t] - period * mean
-        long_squares += change * change
+    long_squares = _lagged_squares(x, period, period * mean)[1]
     scale = period * (n - period + 1) * (1.0 - period / n)
     ratio = (long_squares / scale) / (squares / (n - 1))
     theta = 0.0
@@ -669,7 +674,9 @@ def _variance_ratio(series: Floats, period: int) -> tuple[float, float]:
 
 
 @_helper
-def _fill_spread(values: Floats, y: int, x: int, newest: int, hedge_ratio: float, spread: Floats) -> bool:
+def _fill_spread(
+    values: Floats, y: int, x: int, newest: int, hedge_ratio: float, spread: Floats, leg: Floats
+) -> bool:
     """Write the window's spread less a typical value; False where it is constant or not finite."""
     depth = values.shape[1]
     n = len(spread)
@@ -684,9 +691,12 @@ def _fill_spread(values: Floats, y: int, x: int, newest: int, hedge_ratio: float
     anchor_y = legs_y[anchor]
     anchor_x = legs_x[anchor]
     for t in range(head):
-        spread[t] = (legs_y[start + t] - anchor_y) - hedge_ratio * (legs_x[start + t] - anchor_x)
+        spread[t] = legs_y[start + t] - anchor_y
+        leg[t] = legs_x[start + t] - anchor_x
     for t in range(head, n):
-        spread[t] = (legs_y[t - head] - anchor_y) - hedge_ratio * (legs_x[t - head] - anchor_x)
+        spread[t] = legs_y[t - head] - anchor_y
+        leg[t] = legs_x[t - head] - anchor_x
+    _subtract(spread, hedge_ratio, leg)
     rounding = 4.0 * _EPSILON * (abs(anchor_y) + abs(hedge_ratio * anchor_x))
     squares = _dot(spread, spread)
     return math.isfinite(squares) and squares > n * rounding * rounding
@@ -742,7 +752,7 @@ def fill_stationarity(
             if row.observations < window or newest + 1 < window or window > values.shape[1] or window < 1:
                 continue
             spread = buffer[:window]
-            if not _fill_spread(values, y[p], x[p], newest, row.hedge_ratio, spread):
+            if not _fill_spread(values, y[p], x[p], newest, row.hedge_ratio, spread, columns[0, :window]):
                 continue
             statistic, used, observations = _adf_core(
                 spread, lag, _plain(1), _plain(-1), columns, gram, steps
@@ -971,3 +981,4 @@ KERNELS = (
     _variance_ratio,
     fill_stationarity,
 )
+"""Every kernel of this module, for `warm_up`."""

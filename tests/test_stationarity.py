@@ -350,6 +350,37 @@ def test_mean_reversion_statistics_equal_their_published_formulas() -> None:
             )
 
 
+@pytest.mark.parametrize("regime", HARD)
+def test_mean_reversion_statistics_stay_exact_in_hard_regimes(regime: str) -> None:
+    x = integers(HARD[regime].tolist())
+    n = len(x) - 1
+
+    def squares(lag: int) -> Fraction:
+        """Sum the squares of the changes over `lag` about the drift."""
+        return sum(((b - a - lag * Fraction(x[-1] - x[0], n)) ** 2 for a, b in zip(x, x[lag:])), Fraction(0))
+
+    def variance(lag: int) -> Fraction:
+        changes = [b - a for a, b in zip(x, x[lag:])]
+        return Fraction(sum(c * c for c in changes), len(changes)) - Fraction(sum(changes), len(changes)) ** 2
+
+    levels = [v - Fraction(sum(x[:-1]), n) for v in x]
+    products = sum((a * (b - a) for a, b in itertools.pairwise(levels)), Fraction(0))
+    slope = float(products / sum((a * a for a in levels[:-1]), Fraction(0)))
+    lags = range(1, 21)
+    logarithms = [
+        0.5 * (math.log(variance(lag).numerator) - math.log(variance(lag).denominator)) for lag in lags
+    ]
+    ratio = squares(2) / (2 * (n - 1) * (1 - Fraction(2, n))) / (squares(1) / (n - 1))
+    # Of a steep trend the slope is 1e-10: what remains after 10 digits cancelled.
+    relative = 1e-5 if regime == "steep trend" else 1e-9
+    life = -math.log(2) / slope if slope < 0 else math.inf
+    assert half_life(HARD[regime]) == pytest.approx(life, rel=relative)
+    assert hurst(HARD[regime]) == pytest.approx(
+        np.polyfit(np.log(lags), logarithms, 1)[0], rel=1e-9, abs=1e-9
+    )
+    assert variance_ratio(HARD[regime], 2).ratio == pytest.approx(float(ratio), rel=1e-9)
+
+
 @pytest.mark.parametrize("persistence", [0.5, 0.9, 0.99])
 def test_a_long_reverting_series_shows_its_half_life(persistence: float) -> None:
     shocks = np.random.default_rng(3).normal(size=200_000)
