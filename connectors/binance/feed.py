@@ -42,6 +42,7 @@ _MESSAGE_INTERVAL: Final = 0.25  # s between messages of ours: the exchange take
 _MAX_MESSAGE: Final = 1 << 20
 _OVERLAP: Final = 2.0  # s that both deliver when one connection replaces another; the worst lag seen is 0.2
 _SILENCE: Final = 0.5  # s without a message after which a ping proves the connection alive
+_PING_INTERVAL: Final = 0.4  # s; with the pongs less than the 5 messages a second that the exchange takes
 _SHORT_LIVED: Final = 5.0  # s; a connection that ends sooner counts as a failed attempt
 _MAX_BACKOFF: Final = 15.0  # s between attempts to connect, at most
 _REQUESTS_AT_ONCE: Final = 4
@@ -118,7 +119,7 @@ class FeedStatus:
     buffered_bytes: int = 0
     """Bytes received and not decoded yet."""
     held: int = 0
-    """Trades that wait for lower ids."""
+    """Trades that wait for lower ids, or for symbols that catch up more slowly."""
     open_gaps: int = 0
     """Ranges of ids that are missing now."""
     restored: int = 0
@@ -352,6 +353,7 @@ class _Session:
         self.cause = "disconnect"
         self.began = time.monotonic()
         self.last_received = self.began
+        self.pinged = 0.0
         self.ping: tuple[int, asyncio.Future[float]] | None = None  # when sent, us; the pong
         self.end_of_life: asyncio.TimerHandle | None = None
 
@@ -644,7 +646,9 @@ class Feed:
     async def _prove(self, session: _Session) -> None:
         silent = time.monotonic() - session.last_received
         if session.ping is None:
-            if silent > _SILENCE:
+            now = time.monotonic()
+            if silent > _SILENCE and now - session.pinged > _PING_INTERVAL:
+                session.pinged = now
                 sent = now_us()
                 pong = await session.connection.ping()
                 session.ping = (sent, asyncio.ensure_future(pong))

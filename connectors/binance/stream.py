@@ -156,6 +156,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         self._unverified: NDArray[np.bool_] = self._continuity.last != NONE
         """Symbols of which trades may have been missed without a trace so far."""
         self._pursuits: dict[int, _Pursuit] = {}
+        self._answered = 0.0
+        """When REST last answered, monotonic s."""
         self._blocked_since: dict[int, float] = {}
         self._offset = _Offset()
         self._last_output = 0.0
@@ -200,14 +202,10 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             raise self._feed.error
         if self._stop.is_set():
             raise StopIteration
+        if len(self._book):
+            self._close_gaps()
         out = self._drain()
-        if (
-            self._continuity.held
-            or self._blocked_since
-            or self._pursuits
-            or self._verify_at
-            or len(self._book)
-        ):
+        if self._continuity.held or self._blocked_since or self._continuity.shed or self._verify_at:
             self._pursue()
         if any(self._behind):
             self._align(out)
@@ -346,7 +344,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             self._feed.request(symbol, int(first), int(urgency))
 
     def _pursue(self) -> None:
-        """Declare gaps where ids are missing, ask for what is missing, close the gaps that are healed."""
+        """Declare gaps where ids are missing, and ask for what is, or may be, missing."""
         now = time.monotonic()
         for symbol in self._continuity.shed.difference(self._continuity.blocked):
             self._doubt(symbol, "overflow")
@@ -365,7 +363,10 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             for first, last in self._continuity.missing(symbol):
                 self._book.open(symbol, first, last, now_us(), self._causes[symbol])
             self._ask(symbol)
-        handed = self._handed_out()[0] if len(self._book) else self._continuity.last
+
+    def _close_gaps(self) -> None:
+        """Close the gaps of which every trade was handed out, or given up."""
+        handed, _ = self._handed_out()
         for symbol in self._book.symbols:
             if symbol not in self._pursuits or not self._pursuits[symbol].paging:
                 self._book.close(symbol, int(handed[symbol]), now_us())
@@ -374,6 +375,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         symbol = page.symbol
         pursuit = self._pursuits[symbol]
         pursuit.asked = pursuit.paging = False
+        if page.error is None:
+            self._answered = time.monotonic()
         last = int(self._continuity.last[symbol])
         missing = self._continuity.missing(symbol)
         if page.first > last + 1:
@@ -465,11 +468,11 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
                 out.append(alignment.release(until))
 
     def _patiently(self, symbols: Iterable[int]) -> Iterator[int]:
-        """Leave out the symbols whose missing trades have been sought in vain for too long."""
+        """Leave out the symbols whose trades have been sought for too long while REST does not answer."""
         impatient = time.monotonic() - self._patience
         for symbol in symbols:
             pursuit = self._pursuits.get(symbol)
-            if pursuit is None or pursuit.progress > impatient:
+            if pursuit is None or max(pursuit.progress, self._answered) > impatient:
                 yield symbol
 
     def _advance(self) -> bool:
@@ -518,8 +521,11 @@ class BinanceSource(FixedPartitionedSource[tuple[str, Trades], FeedState]):
 
     Within a symbol trades come in id order, each id once. Ids that were missed, be it for a lost connection,
     a restart or a full queue, are fetched by REST and come before any newer trade of that symbol; every gap
-    is a row in ``Trades.gaps``, when detected and again when closed. On resume the source goes on behind the
-    last trade that was handed out.
+    is a row in ``Trades.gaps``, when detected and again once its last trade was handed out. On resume the
+    source goes on behind the last trade that was handed out.
+
+    A single missing id holds up its own symbol only. After a lost connection or a restart, when every symbol
+    may have missed some, all come in order of time until the slowest has caught up.
 
     ``Trades.watermark`` is the newest trade time. In a silent market it follows the exchange's clock, as long
     as the connection is proven alive by pongs; it stands still while there is no connection, and waits for
@@ -532,11 +538,13 @@ class BinanceSource(FixedPartitionedSource[tuple[str, Trades], FeedState]):
     :arg stop: Ends the source once set: the dataflow takes its last snapshot and finishes.
     :arg status: Receives what the feed is doing.
     :arg grace: Seconds by which the watermark of a silent market stays behind the exchange's clock.
-    :arg patience: Seconds without progress after which the watermark no longer waits for an open gap.
+    :arg patience: Seconds without an answer from REST after which nothing but the symbol itself waits for an
+        open gap.
     :arg life: Seconds after which a connection is replaced; the exchange ends them after 24 h.
     :arg stale: Seconds without an answer after which a connection counts as lost.
     :arg queue_bytes: Most bytes received and not yet decoded; more are dropped, and fetched by REST.
-    :arg max_held: Most trades that may wait for lower ids; more are dropped, and fetched by REST.
+    :arg max_held: Most trades that may wait for lower ids; more are dropped, and fetched by REST. As many
+        again may wait for symbols that catch up more slowly; beyond that, they no longer wait.
     :raises ValueError: If market or stream are unknown, or a symbol is named twice.
     """
 
