@@ -848,7 +848,7 @@ class _Reader:
             _LOG.warning("trades before the first one of the replay come too late", symbol=self._name)
         duplicates = continuity.duplicates
         pieces = []
-        # Run by run, so that nothing has to wait: 5 us for each gap, not 300.
+        # Run by run: were they pushed as one block, what follows would wait, and be copied, 300 us a gap.
         for run in np.split(rows, np.flatnonzero(np.diff(rows["id"]) > 1) + 1):
             first, last = int(run["id"][0]), int(continuity.last[0])
             gap = None
@@ -1062,8 +1062,8 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
     def _in_order(self, parts: list[Block], order: NDArray[np.int64]) -> Block:
         """Join parts and put the rows in another order.
 
-        By way of memory that is kept, and as plain words: 3 ns a trade, where new memory and structured
-        rows made it 100.
+        By way of memory that is kept, and as plain words: 5 ns a trade, where new memory and structured
+        rows made it 110.
         """
         if len(self._words) < len(order):
             self._words = np.empty((len(order), _WORDS), np.int64)
