@@ -51,6 +51,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
 
+grafana: install
+	@exec $(BIN)/python -m grafana.start
+
 sql: install
 	@$(BIN)/python -m connectors.clickhouse sql "$(Q)"
 
