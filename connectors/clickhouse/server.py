@@ -44,7 +44,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from connectors.clickhouse import api
+from connectors.clickhouse import api, framing
 from connectors.clickhouse.formats import STREAMED, Connection, Pipe, escape, pieces
 from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
 from connectors.clickhouse.store import Store, StoreError
@@ -145,6 +145,7 @@ _TRANSPORT = _words("""
     send_progress_in_http_headers http_headers_progress_interval_ms add_http_cors_header stacktrace
     http_write_exception_in_output_format http_response_buffer_size readonly framing
     cancel_http_readonly_queries_on_client_close http_receive_timeout http_send_timeout
+    network_compression_method network_zstd_compression_level
 """)
 
 _CONTENT_TYPES = {
@@ -245,6 +246,7 @@ class _Query:
     parameters: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     revision: int = 0
+    packed: bool = False  # in ClickHouse's own compressed blocks
     whole: bool = False  # made whole even where the format could come piece by piece
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -507,6 +509,16 @@ def _compressor(name: str) -> _Compressor:
     return zlib.compressobj(1, zlib.DEFLATED, 31 if name == "gzip" else 15)
 
 
+class _BlockCompressor:
+    """ClickHouse's own framing."""
+
+    def compress(self, data: bytes) -> bytes:
+        return framing.compress(data)
+
+    def flush(self) -> bytes:
+        return b""
+
+
 class _ArrowCompressor:
     """Arrow's codecs: Python 3.11 has neither lz4 nor zstd."""
 
@@ -526,13 +538,12 @@ class _ArrowCompressor:
         return self._packed.take()
 
 
-def _accepted(header: str) -> str | None:
+def _accepted(request: web.Request) -> str | None:
     """Choose the cheapest encoding that a client accepts."""
-    offered = {
-        part.split(";")[0].strip()
-        for part in header.split(",")
-        if not re.search(r"q=0(\.0*)?$", part.strip())
-    }
+    if request.query.get("enable_http_compression", "1") in ("0", "false"):
+        return None
+    parts = [part.strip() for part in request.headers.get("Accept-Encoding", "").split(",")]
+    offered = {part.split(";")[0] for part in parts if not re.search(r"q=0(\.0*)?$", part)}
     return next((name for name in ("lz4", "zstd", "gzip", "deflate") if name in offered), None)
 
 
@@ -790,10 +801,7 @@ class EmbeddedServer:
                 body = await self._body(request, given)
         sql = "\n".join(part for part in (given.get("query", ""), body) if part)
         database = given.get("database") or request.headers.get("X-ClickHouse-Database") or self._database
-        if given.get("compress", "0") not in ("0", "false"):
-            msg = "compress=1 (ClickHouse's own framing) is not offered: use Accept-Encoding, or compress=0"
-            _fail(48, msg)
-        query = _Query(sql, database)
+        query = _Query(sql, database, packed=given.get("compress", "0") not in ("0", "false"))
         query.format = (
             given.get("default_format") or request.headers.get("X-ClickHouse-Format") or query.format
         )
@@ -809,14 +817,14 @@ class EmbeddedServer:
         return query
 
     async def _body(self, request: web.Request, given: Mapping[str, str]) -> str:
-        if given.get("decompress", "0") not in ("0", "false"):
-            _fail(48, "decompress=1 is not offered: use Content-Encoding, or send the query plain")
         try:
             data = await request.read()
+            if given.get("decompress", "0") not in ("0", "false"):
+                return framing.decompress(data, _QUERY_BYTES).decode()
             return _decompress(data, request.headers.get("Content-Encoding", "")).decode()
         except web.HTTPRequestEntityTooLarge:
             raise QueryError(223, f"The query is longer than {_QUERY_BYTES} bytes") from None
-        except (UnicodeDecodeError, RuntimeError, web.HTTPException) as ex:
+        except (ValueError, OSError, RuntimeError, web.HTTPException) as ex:
             raise QueryError(_SYNTAX, f"The body cannot be read as a query: {ex}") from None
 
     async def _answer(self, request: web.Request, query: _Query) -> web.StreamResponse:
@@ -839,18 +847,18 @@ class EmbeddedServer:
                 size += len(piece)
             whole = size < _WHOLE
             headers = self._headers(query)
-            encoding = None
-            if request.query.get("enable_http_compression", "1") not in ("0", "false"):
-                encoding = _accepted(request.headers.get("Accept-Encoding", ""))
-            if encoding and pieces:
+            packer: _Compressor | None = None
+            if query.packed:
+                packer = _BlockCompressor()
+            elif pieces and (encoding := _accepted(request)):
                 headers["Content-Encoding"] = encoding
+                packer = _compressor(encoding)
             if whole:
                 data = b"".join(pieces)
-                if encoding and data:
-                    packer = _compressor(encoding)
-                    data = packer.compress(data) + packer.flush()
+                if packer is not None:
+                    data = await self._in_thread(packer.compress, data) + packer.flush()
                 return web.Response(body=data, headers=headers)
-            return await self._stream(request, cursor, pieces, headers, encoding)
+            return await self._stream(request, cursor, pieces, headers, packer)
         except asyncio.CancelledError:
             # The client went away. The worker thread still waits for chDB: tell chDB.
             self._killers.submit(self._kill, query.id)
@@ -866,9 +874,8 @@ class EmbeddedServer:
         cursor: _Cursor,
         pieces: list[bytes],
         headers: dict[str, str],
-        encoding: str | None,
+        packer: _Compressor | None,
     ) -> web.StreamResponse:
-        packer = _compressor(encoding) if encoding else None
         tag = uuid.uuid4().hex[:16]
         response = web.StreamResponse(headers={**headers, "X-ClickHouse-Exception-Tag": tag})
         if request.version >= (1, 1):
