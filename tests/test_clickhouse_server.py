@@ -672,7 +672,7 @@ def test_rest_describes_itself(server: EmbeddedServer) -> None:
         assert b"/api/v1/bars/{symbol}/{timeframe}" in response.read()
 
 
-# ClickHouse's own framing. The hashes are those of the package clickhouse-cityhash, which wraps ClickHouse's code.
+# ClickHouse's own framing. The hashes are those of the package clickhouse-cityhash, which wraps its code.
 
 
 @pytest.mark.parametrize(
