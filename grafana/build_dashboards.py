@@ -1,0 +1,1153 @@
+"""Write the dashboards: ``python -m grafana.build_dashboards`` fills ``grafana/dashboards/``.
+
+Grafana loads the JSON; this is where it is edited. What holds for all of it:
+
+* Grafana sees times, numbers and texts: undefined statistics (NaN, inf) become NULL, and Bool a number.
+* Every query bounds the leading columns of a sorting key and a stretch of time, or reads a table that is small
+  by nature. Points are gathered in whole bars, into about as many as the panel has room for.
+* A column's alias is never the name of a column of the table (``"Time"``, not ``time``): ClickHouse would put
+  the alias into WHERE, and the index would not be used.
+* An empty panel says what would fill it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.settings import Settings
+
+FOLDER = Path(__file__).parent / "dashboards"
+
+Json = dict[str, Any]
+
+_PLUGIN_VERSION = "4.20.0"
+_SCHEMA_VERSION = 42  # of Grafana 12.3 and 13.2
+
+CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "clickhouse"}
+PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
+_GRAFANA = {"type": "grafana", "uid": "-- Grafana --"}
+
+Z_ENTRY = float(Settings.model_fields["z_entry"].default)
+Z_EXIT = float(Settings.model_fields["z_exit"].default)
+SIGNIFICANT = 0.05
+"""ADF p-value below which a spread counts as stationary, as in the view pair_ranking."""
+CORRELATED = 0.7
+"""Correlation below which a pair is no longer one, as in the alert on it."""
+STALE_SECONDS = 30
+"""Live data are stale without a bar for so long, or for three bars."""
+WEIGHT_LIMIT = 6000
+"""Request weight that the exchange allows a minute (spot)."""
+DICKEY_FULLER = {"1 %": -3.43, "5 %": -2.86, "10 %": -2.57}
+"""Asymptotic critical values, constant and no trend (MacKinnon, Critical Values for Cointegration Tests, 2010)."""
+
+# Each leg has its colour, everywhere.
+_Y, _X, _Z, _QUIET = "blue", "orange", "purple", "#8e8e8e"
+_SHORT, _LONG, _FLAT = "red", "green", "#808080"
+_GOOD, _WARN, _BAD = "green", "orange", "red"
+
+_UPDATE = "Is the flow running? Start it with make run, or make demo without a network."
+_NO_STATISTICS = (
+    "No statistics of this pair, timeframe, window and method in this time range. "
+    + _UPDATE
+    + " A replay lies"
+    " at its own dates: the link in the panel Data goes there."
+)
+_NO_BARS = "No bars of this symbol in this time range. " + _UPDATE
+_NO_SAMPLES = "The flow has written nothing about itself in this time range. " + _UPDATE
+
+
+# ---------------------------------------------------------------------------------------------------- SQL
+
+_LEGS = "concat(${y:singlequote}, '/', ${x:singlequote})"
+_SELECTION = (
+    "m.market = ${market:singlequote}",
+    "m.timeframe = ${timeframe:singlequote}",
+    "m.window = toUInt32OrZero(${window:singlequote})",
+)
+_METHOD = "m.method = ${method:singlequote}"
+_ALL_PAIRS = " AND ".join([*_SELECTION, _METHOD])
+_ALL_METHODS = " AND ".join([_SELECTION[0], f"m.pair = {_LEGS}", *_SELECTION[1:]])
+_PAIR = f"{_ALL_METHODS} AND {_METHOD}"
+_ENTRY = "toFloat64OrZero(${z_entry:singlequote})"
+_EXIT = "toFloat64OrZero(${z_exit:singlequote})"
+_BAR_MS = "toInt64OrZero(${bar_ms:singlequote})"
+
+
+def _sql(text: str) -> str:
+    """Strip the indentation that the SQL has in this file."""
+    lines = text.strip("\n").splitlines()
+    indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    return "\n".join(line[indent:] for line in lines).rstrip()
+
+
+def _indented(text: str, spaces: int) -> str:
+    return "\n".join(" " * spaces + line for line in text.splitlines())
+
+
+def _bucket(column: str) -> str:
+    """Start of what a point stands for: as many whole bars as make about one point a pixel."""
+    return (
+        f"toStartOfInterval({column}, toIntervalMillisecond("
+        f"intDiv($__interval_ms + {_BAR_MS} - 1, {_BAR_MS}) * {_BAR_MS}))"
+    )
+
+
+def _last(column: str) -> str:
+    """Last defined value of a point, NULL where there is none."""
+    return f"argMaxOrNullIf(m.{column}, m.time, isFinite(m.{column}))"
+
+
+def _statistics(columns: dict[str, str], where: str = _PAIR, series: str = "") -> str:
+    """Statistics over time, a column each; or, of one column, a series for each value of another."""
+    select = [f'{_bucket("m.time")} AS "Time"', *([f"{series} AS series"] if series else [])]
+    select += [f'{expression} AS "{name}"' for name, expression in columns.items()]
+    return (
+        "SELECT\n    "
+        + ",\n    ".join(select)
+        + f"\nFROM pair_metrics AS m\nWHERE {where}\n    AND $__timeFilter_ms(m.time)\n"
+        + f'GROUP BY "Time"{", series" if series else ""}\nORDER BY "Time"'
+    )
+
+
+def _bars(columns: dict[str, str], symbols: str, series: bool = False) -> str:
+    """Bars over time, with the columns of `_statistics`."""
+    select = [f'{_bucket("b.open_time")} AS "Time"', *(["b.symbol AS series"] if series else [])]
+    select += [f'{expression} AS "{name}"' for name, expression in columns.items()]
+    return (
+        "SELECT\n    "
+        + ",\n    ".join(select)
+        + "\nFROM bars AS b\nWHERE b.market = ${market:singlequote} AND "
+        + (f"b.symbol IN ({symbols}) AND " if symbols else "")
+        + "b.timeframe = ${bars:singlequote}\n    AND $__timeFilter_ms(b.open_time)\n"
+        + f'GROUP BY "Time"{", series" if series else ""}\nORDER BY "Time"'
+    )
+
+
+def _gauge(samples: dict[str, str], scale: str = "") -> str:
+    """Samples of the pipeline's gauges over time, a series each, by the names they are shown under."""
+    names = ", ".join(f"'{name}'" for name in samples)
+    shown = ", ".join(f"'{label}'" for label in samples.values())
+    return _sql(f"""
+        SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
+            transform(s.name, [{names}], [{shown}], '') AS series,
+            max(s.value){scale} AS "value"
+        FROM pipeline_metrics AS s
+        WHERE s.name IN ({names}) AND $__timeFilter_ms(s.time) AND isFinite(s.value)
+        GROUP BY "Time", series
+        ORDER BY "Time", series
+    """)
+
+
+def _growth(counter: str, series: str, value: str, per: str = "") -> str:
+    """Growth of one of the pipeline's counters over time: a second, or for each unit of another counter.
+
+    A restart sets counters back to 0: what they show then has grown since.
+    """
+    names = f"'{counter}'" + (f", '{per}'" if per else "")
+    seconds = 'dateDiff(\'millisecond\', lagInFrame("Time") OVER w, "Time") / 1000'
+    divisor = "if(b < lagInFrame(b) OVER w, b, b - lagInFrame(b) OVER w)" if per else seconds
+    return _sql(f"""
+        SELECT "Time", series, {value} AS "value"
+        FROM
+        (
+            SELECT "Time", series, row_number() OVER w AS place,
+                if(a < lagInFrame(a) OVER w, a, a - lagInFrame(a) OVER w) AS increase,
+                {divisor} AS divisor
+            FROM
+            (
+                SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
+                    {series} AS series, maxIf(s.value, s.name = '{counter}') AS a,
+                    maxIf(s.value, s.name != '{counter}') AS b
+                FROM pipeline_metrics AS s
+                WHERE s.name IN ({names}) AND $__timeFilter_ms(s.time)
+                GROUP BY "Time", series
+            )
+            WINDOW w AS (PARTITION BY series ORDER BY "Time" ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+        )
+        WHERE place > 1 AND divisor > 0
+        ORDER BY "Time", series
+    """)
+
+
+def _freshness(newest: str, subject: str, bar_ms: str) -> str:
+    """One row about how fresh the data are, always; with the stretch of time that is stored, for a link to it.
+
+    :arg newest: query of one row: first and last times (us, 0 for none), and the source.
+    :arg subject: SQL text naming what is looked for.
+    :arg bar_ms: SQL number, length of a bar.
+    """
+    return _sql(f"""
+        WITH
+            source IN ('binance', 'simulator') AS live,
+            (toUnixTimestamp64Micro(now64(6)) - last) / 1e6 - {bar_ms} / 1000 AS age,
+            formatDateTime(fromUnixTimestamp64Micro(last), '%Y-%m-%d %H:%i:%S') AS until
+        SELECT
+            multiIf(
+                last = 0, concat('No bars ', {subject}, ' are stored yet. {_UPDATE}'),
+                live AND age > greatest({STALE_SECONDS}, 3 * {bar_ms} / 1000),
+                    concat('No bars for ', formatReadableTimeDelta(age), ': is the flow running?'),
+                live, concat(if(source = 'simulator', 'SIMULATED prices', 'Live'), ', newest bar ',
+                    toString(greatest(0, round(age))), ' s old'),
+                last < toUnixTimestamp64Micro(toDateTime64($__fromTime_ms, 6))
+                    OR first > toUnixTimestamp64Micro(toDateTime64($__toTime_ms, 6)),
+                    concat('Outside this time range: the ', source, ' ends ', until, ' UTC. Click to go there.'),
+                concat('Replay of a ', source, ', up to ', until, ' UTC')) AS "Data",
+            intDiv(first, 1000) AS "from",
+            intDiv(last, 1000) + 1000 AS "to"
+        FROM ({newest})
+    """)
+
+
+# ------------------------------------------------------------------------------------------------- panels
+
+
+def _query(sql: str, ref: str = "A", table: bool = False) -> Json:
+    """Return a query of ClickHouse: a table, or time series with a series for each text."""
+    return {
+        "refId": ref,
+        "datasource": CLICKHOUSE,
+        "editorType": "sql",
+        "queryType": "table" if table else "timeseries",
+        "format": 1 if table else 0,
+        "pluginVersion": _PLUGIN_VERSION,
+        "meta": {},
+        "rawSql": sql,
+    }
+
+
+def _promql(expr: str, legend: str, ref: str = "A") -> Json:
+    return {
+        "refId": ref,
+        "datasource": PROMETHEUS,
+        "editorMode": "code",
+        "expr": expr,
+        "legendFormat": legend,
+        "range": True,
+    }
+
+
+def _steps(*steps: tuple[float | None, str]) -> Json:
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
+
+
+def _fixed(color: str) -> Json:
+    return {"mode": "fixed", "fixedColor": color}
+
+
+def _override(field: str, **properties: Any) -> Json:
+    """Return an override of a field, or of those that match /a pattern/; ``custom__x`` stands for custom.x."""
+    matcher = "byRegexp" if field.startswith("/") else "byName"
+    return {
+        "matcher": {"id": matcher, "options": field},
+        "properties": [{"id": name.replace("__", "."), "value": value} for name, value in properties.items()],
+    }
+
+
+def _values(**texts: tuple[str, str]) -> list[Json]:
+    """Return a mapping of values to texts and colours; names begin with ``_`` where they are no identifiers."""
+    options = {
+        value.lstrip("_").replace("minus", "-"): {"text": text, "color": color, "index": index}
+        for index, (value, (text, color)) in enumerate(texts.items())
+    }
+    return [{"type": "value", "options": options}]
+
+
+def _patterns(*patterns: tuple[str, str]) -> list[Json]:
+    """Return a mapping that colours texts by pattern and leaves them as they are."""
+    return [
+        {"type": "regex", "options": {"pattern": pattern, "result": {"color": color, "index": index}}}
+        for index, (pattern, color) in enumerate(patterns)
+    ]
+
+
+_POSITIONS = _values(minus1=("SHORT", _SHORT), _0=("flat", _FLAT), _1=("LONG", _LONG))
+_FRESH = _patterns(
+    ("^(No |Outside).*", _BAD), ("^Live.*", _GOOD), ("^SIMULATED.*", "purple"), ("^Replay.*", "blue")
+)
+_READINGS = _patterns(
+    ("^stationary.*", _GOOD), ("^weak.*", _WARN), ("^not stationary.*", _BAD), (".*", _FLAT)
+)
+
+
+def _reading(p_value: str) -> str:
+    """Say in words what an ADF p-value (NULL: unknown) means."""
+    return (
+        f"multiIf({p_value} IS NULL, 'not known yet', {p_value} < 0.01, 'stationary at 1 %', "
+        f"{p_value} < {SIGNIFICANT}, 'stationary at 5 %', {p_value} < 0.1, 'weak: at 10 % only', "
+        "'not stationary: do not trade')"
+    )
+
+
+def _panel(
+    kind: str,
+    title: str,
+    description: str,
+    size: tuple[int, int],
+    queries: list[Json],
+    options: Json,
+    *,
+    empty: str,
+    custom: Json | None = None,
+    overrides: list[Json] | None = None,
+    **more: Any,
+) -> Json:
+    """Return a panel; names that Grafana's field options have go there, others to the panel.
+
+    :arg size: width in 24ths of the page, height in units of some 38 px.
+    :arg empty: what the panel says when its queries have no rows.
+    """
+    defaults: Json = {"custom": custom or {}, "noValue": empty}
+    for name in ("unit", "decimals", "min", "max", "color", "thresholds", "mappings", "links", "displayName"):
+        if name in more:
+            defaults[name] = more.pop(name)
+    sources = {json.dumps(query["datasource"]) for query in queries}
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": json.loads(sources.pop()) if len(sources) == 1 else None,
+        "gridPos": {"w": size[0], "h": size[1]},
+        "targets": queries,
+        "options": options,
+        "fieldConfig": {"defaults": defaults, "overrides": overrides or []},
+        **more,
+    }
+
+
+_LINE: Json = {
+    "drawStyle": "line",
+    "lineWidth": 1,
+    "fillOpacity": 0,
+    "showPoints": "never",
+    "spanNulls": False,
+    "axisBorderShow": False,
+}
+_BARS: Json = {
+    "drawStyle": "bars",
+    "lineWidth": 0,
+    "fillOpacity": 70,
+    "stacking": {"mode": "normal", "group": "A"},
+    "showPoints": "never",
+}
+_DASHED: Json = {"fill": "dash", "dash": [6, 6]}
+_NO_LEGEND = {"legend": True, "tooltip": False, "viz": False}
+
+
+def _legend(*calcs: str) -> Json:
+    return {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": list(calcs)}
+
+
+def _series(
+    title: str,
+    description: str,
+    size: tuple[int, int],
+    queries: list[Json],
+    custom: Json = _LINE,
+    **more: Any,
+) -> Json:
+    """Return a panel of time series."""
+    options = {
+        "legend": _legend(*more.pop("calcs", ("lastNotNull",))),
+        "tooltip": {"mode": "multi", "sort": more.pop("sort", "none")},
+    }
+    more = {"interval": "100ms", "maxDataPoints": 1200, "empty": _NO_STATISTICS} | more
+    return _panel("timeseries", title, description, size, queries, options, custom=custom, **more)
+
+
+def _tiles(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
+    """Return a row of tiles, one for each column of the query's one row."""
+    options = {
+        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": more.pop("fields", "/.*/")},
+        "colorMode": more.pop("color_mode", "value"),
+        "graphMode": "none",
+        "justifyMode": "center",
+        "orientation": "vertical",
+        "percentChangeColorMode": "standard",
+        "showPercentChange": False,
+        "textMode": more.pop("text_mode", "value_and_name"),
+        "wideLayout": False,
+        **({"text": more.pop("text")} if "text" in more else {}),
+    }
+    more = {"empty": "–", "color": {"mode": "thresholds"}, "thresholds": _steps((None, "text"))} | more
+    return _panel("stat", title, description, size, [_query(sql, table=True)], options, **more)
+
+
+def _table(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
+    """Return a table."""
+    options = {
+        "showHeader": True,
+        "cellHeight": "sm",
+        "frameIndex": 0,
+        "sortBy": [{"displayName": name, "desc": desc} for name, desc in more.pop("sort_by", ())],
+    }
+    custom = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": True}
+    overrides = [_override("/.*/", noValue="–"), *more.pop("overrides", [])]
+    return _panel(
+        "table", title, description, size, [_query(sql, table=True)], options, custom=custom,
+        overrides=overrides, **more,
+    )  # fmt: skip
+
+
+def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
+    """Return a timeline of states, given as numbers, a row for each series."""
+    options = {
+        "alignValue": "center",
+        "legend": {**_legend(), "showLegend": more.pop("legend", False)},
+        "mergeValues": True,
+        "rowHeight": 0.8,
+        "showValue": "auto",
+        "tooltip": {"mode": "single", "sort": "none"},
+        **({"perPage": more.pop("per_page")} if "per_page" in more else {}),
+    }
+    custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": more.pop("span", True)}
+    more = {"displayName": "${__field.labels.series}", "color": {"mode": "thresholds"}} | more
+    more.setdefault("thresholds", _steps((None, _FLAT)))
+    return _panel("state-timeline", title, description, size, [_query(sql)], options, custom=custom, **more)
+
+
+def _text(title: str, content: str, size: tuple[int, int]) -> Json:
+    options = {
+        "mode": "markdown",
+        "code": {"language": "plaintext", "showLineNumbers": False, "showMiniMap": False},
+    }
+    return {
+        "type": "text",
+        "title": title,
+        "description": "",
+        "gridPos": {"w": size[0], "h": size[1]},
+        "options": {**options, "content": content},
+    }
+
+
+def _row(title: str, panels: list[Json] | None = None) -> Json:
+    """Return a headline; with panels, one that is closed at first."""
+    return {
+        "type": "row",
+        "title": title,
+        "gridPos": {"w": 24, "h": 1},
+        "collapsed": panels is not None,
+        "panels": panels or [],
+    }
+
+
+# ---------------------------------------------------------------------------------------------- variables
+
+
+def _variable(name: str, label: str, sql: str, *, hide: int = 0, current: str = "") -> Json:
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": CLICKHOUSE,
+        "query": {"refId": "var", "queryType": "sql", "rawSql": _sql(sql)},
+        "refresh": 1,
+        "sort": 0,
+        "hide": hide,
+        "multi": False,
+        "includeAll": False,
+        "skipUrlSync": hide == 2 and name not in ("market", "y", "x", "timeframe", "window", "method"),
+        **({"current": {"text": current, "value": current}} if current else {}),
+    }
+
+
+_LENGTH = (
+    "if({0} = 'tick', 100, toInt64OrZero(extract({0}, '^[0-9]+')) * "
+    "transform(extract({0}, '[a-z]+$'), ['s', 'm', 'h', 'd'], [1000, 60000, 3600000, 86400000], 1000))"
+)
+
+
+def _variables(pair: bool, selection: bool = True) -> list[Json]:
+    """Return the variables that all dashboards have, so that links carry them; hidden where they do nothing.
+
+    :arg pair: whether the pair can be chosen.
+    :arg selection: whether timeframe, window and method can be.
+    """
+    hide, hide_more = (0 if pair else 2), (0 if selection else 2)
+    # In the order of the last run's settings, so that its first pair is shown first.
+    last_run = "(SELECT argMax(pairs, started) FROM runs WHERE market = ${market:singlequote})"
+    order = f"min(if(has({last_run}, pair), indexOf({last_run}, pair), 1000000))"
+    known = "FROM stored_latest_pair_metrics WHERE market = ${market:singlequote}"
+    length = _LENGTH.format("${timeframe:singlequote}")
+    return [
+        _variable("market", "Market", """
+            SELECT market FROM runs GROUP BY market ORDER BY max(started) DESC
+        """, hide=hide_more),
+        _variable("y", "Y", f"SELECT y {known} GROUP BY y ORDER BY {order}, y", hide=hide),
+        _variable("x", "X", f"""
+            SELECT x {known} AND y = ${{y:singlequote}} GROUP BY x ORDER BY {order}, x
+        """, hide=hide),
+        _variable("timeframe", "Timeframe", f"""
+            SELECT timeframe {known} GROUP BY timeframe ORDER BY {_LENGTH.format("timeframe")}
+        """, hide=hide_more, current="1s"),
+        _variable("window", "Window", f"""
+            SELECT toString(window) AS bars {known} GROUP BY window ORDER BY window
+        """, hide=hide_more, current="60"),
+        _variable("method", "Method", f"""
+            SELECT method {known} GROUP BY method
+            ORDER BY indexOf(['ols', 'rls', 'kalman', 'tls'], method)
+        """, hide=hide_more, current="ols"),
+        # Ticks have no bars: the shortest are shown with them.
+        _variable("bars", "Bars", f"""
+            SELECT if(${{timeframe:singlequote}} != 'tick', ${{timeframe:singlequote}},
+                (SELECT argMin(timeframe, {_LENGTH.format("timeframe")}) {known} AND timeframe != 'tick')) AS bars
+        """, hide=2),
+        _variable("bar_ms", "Length of a bar", f"SELECT toString(greatest({length}, 100)) AS ms", hide=2),
+        _variable("z_entry", "z-score of an entry", f"""
+            SELECT toString(if(JSONHas(argMax(settings, started) AS s, 'z_entry'),
+                JSONExtractFloat(s, 'z_entry'), {Z_ENTRY})) AS z FROM runs
+        """, hide=2),
+        _variable("z_exit", "z-score of an exit", f"""
+            SELECT toString(if(JSONHas(argMax(settings, started) AS s, 'z_exit'),
+                JSONExtractFloat(s, 'z_exit'), {Z_EXIT})) AS z FROM runs
+        """, hide=2),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- a pair
+
+
+def _position(signal: str) -> str:
+    """Return the position that a signal leads to, as a number: SQL."""
+    return f"transform({signal}, ['short', 'long'], [-1, 1], 0)"
+
+
+def _pair_now() -> Json:
+    """Return the tiles that say how the pair is, at the end of the time range."""
+    sql = _sql(f"""
+        SELECT
+            (SELECT {_position("argMax(s.signal, s.time)")} FROM signals AS s
+                WHERE {_PAIR.replace("m.", "s.")} AND s.time <= $__toTime_ms) AS "Spread is",
+            {_last("z_score")} AS "z-score",
+            {_last("hedge_ratio")} AS "Hedge ratio",
+            {_last("correlation")} AS "Correlation",
+            {_last("return_correlation")} AS "of returns",
+            {_reading("p")} AS "Cointegration",
+            {_last("adf_p_value")} AS p,
+            {_last("half_life")} * {_BAR_MS} / 1000 AS "Half-life",
+            argMaxOrNull(m.price_y, m.time) AS "Price of Y",
+            argMaxOrNull(m.price_x, m.time) AS "Price of X"
+        FROM pair_metrics AS m
+        WHERE {_PAIR}
+            AND $__timeFilter_ms(m.time)
+    """)
+    z_steps = _steps((None, _SHORT), (-Z_ENTRY, "text"), (Z_ENTRY, _SHORT))
+    return _tiles(
+        "Now",
+        "At the end of the time range. Short: sell Y, buy hedge ratio times X; long: the other way round."
+        " Cointegration is the augmented Dickey-Fuller test of the spread: where it does not reject a unit root,"
+        " the spread may never come back.",
+        (19, 4),
+        sql,
+        fields="/^(?!p$).*/",
+        text={"titleSize": 13, "valueSize": 22},
+        overrides=[
+            _override("Spread is", mappings=_POSITIONS),
+            _override("z-score", decimals=2, thresholds=z_steps),
+            _override("Hedge ratio", decimals=5),
+            _override(
+                "/Correlation|of returns/",
+                decimals=3,
+                thresholds=_steps((None, _BAD), (CORRELATED, "text")),
+            ),
+            _override("Cointegration", mappings=_READINGS),
+            _override("Half-life", unit="s", decimals=1),
+        ],
+    )
+
+
+def _candles(leg: str, name: str, color: str) -> Json:
+    sql = _bars(
+        {
+            "open": "argMin(b.open, b.open_time)",
+            "high": "max(b.high)",
+            "low": "min(b.low)",
+            "close": "argMax(b.close, b.open_time)",
+            "volume": "sum(b.volume)",
+        },
+        f"${{{leg}:singlequote}}",
+    )
+    fields = {name: name for name in ("open", "high", "low", "close", "volume")}
+    return _panel(
+        "candlestick",
+        f"{name}: ${{{leg}}}",
+        "Price in the quote asset and volume in the base asset, by bar; longer time ranges join bars.",
+        (12, 10),
+        [_query(sql, table=True)],
+        {
+            "mode": "candles+volume",
+            "candleStyle": "candles",
+            "colorStrategy": "open-close",
+            "colors": {"up": "green", "down": "red", "flat": "gray"},
+            "fields": fields,
+            "includeAllFields": False,
+            "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
+        empty=_NO_BARS,
+        custom={"axisBorderShow": False, "axisColorMode": "text"},
+        overrides=[_override("volume", unit="short", custom__fillOpacity=30, color=_fixed(color))],
+        interval="1s",
+        maxDataPoints=240,
+    )
+
+
+_BOTH = "${y:singlequote}, ${x:singlequote}"
+_LEGS_SHOWN = [
+    _override("Y", color=_fixed(_Y), displayName="${y}"),
+    _override("X", color=_fixed(_X), displayName="${x}"),
+]
+
+
+def _change() -> Json:
+    closes = {
+        leg: f"argMaxOrNullIf(b.close, b.open_time, b.symbol = ${{{leg.lower()}:singlequote}})"
+        for leg in "YX"
+    }
+    window = 'OVER (ORDER BY "Time" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)'
+    sql = _sql(f"""
+        SELECT "Time", 100 * ("Y" / first_value("Y") {window} - 1) AS "Y",
+            100 * ("X" / first_value("X") {window} - 1) AS "X"
+        FROM
+        (
+{_indented(_bars(closes, _BOTH), 12)}
+        )
+        ORDER BY "Time"
+    """)
+    return _series(
+        "Price change",
+        "Both legs, since the beginning of the time range.",
+        (8, 7),
+        [_query(sql)],
+        unit="percent",
+        decimals=2,
+        overrides=_LEGS_SHOWN,
+        empty=_NO_BARS,
+    )
+
+
+def _spread() -> Json:
+    band = f"{_ENTRY} * "
+    mean, deviation = _last("spread_mean"), _last("spread_std")
+    sql = _statistics(
+        {
+            "spread": _last("spread"),
+            "mean": mean,
+            "upper band": f"{mean} + {band}{deviation}",
+            "lower band": f"{mean} - {band}{deviation}",
+        }
+    )
+    return _series(
+        "Spread",
+        "Y - hedge ratio * X, in units of Y's quote asset (of logarithms when the price scale is log), with its mean"
+        " over the z-score's window and the bands at which the z-score enters.",
+        (12, 9),
+        [_query(sql)],
+        overrides=[
+            _override("spread", color=_fixed(_Z), custom__lineWidth=2),
+            _override("mean", color=_fixed(_QUIET)),
+            _override("upper band", color=_fixed(_QUIET), custom__lineStyle=_DASHED, custom__fillBelowTo="lower band",
+                      custom__fillOpacity=8),
+            _override("lower band", color=_fixed(_QUIET), custom__lineStyle=_DASHED),
+        ],
+    )  # fmt: skip
+
+
+def _z_score() -> Json:
+    lines = {"entry": _ENTRY, "-entry": f"-{_ENTRY}", "exit": _EXIT, "-exit": f"-{_EXIT}"}
+    sql = _statistics(
+        {"z-score": _last("z_score")} | {name: f"any({value})" for name, value in lines.items()}
+    )
+    marks = _sql(f"""
+        SELECT m.time AS "Time",
+            if(m.signal = 'short', m.z_score, NULL) AS "short",
+            if(m.signal = 'long', m.z_score, NULL) AS "long",
+            if(m.signal = 'exit', m.z_score, NULL) AS "flat"
+        FROM signals AS m
+        WHERE {_PAIR}
+            AND $__timeFilter_ms(m.time)
+        ORDER BY m.time
+    """)
+    mark = {"custom__drawStyle": "points", "custom__showPoints": "always", "custom__pointSize": 9}
+    hidden = {
+        "custom__hideFrom": {"legend": True, "tooltip": True, "viz": False},
+        "custom__lineStyle": _DASHED,
+    }
+    return _series(
+        "z-score of the spread",
+        "How many standard deviations the spread is from its mean. Beyond the outer lines (PAIRFLOW_Z_ENTRY) the spread"
+        " is entered, within the inner ones (PAIRFLOW_Z_EXIT) it is left; dots are the signals the pipeline gave."
+        " Over long time ranges each point is the last z-score of its stretch.",
+        (24, 10),
+        [_query(sql), _query(marks, "B")],
+        decimals=2,
+        overrides=[
+            _override("z-score", color=_fixed(_Z), custom__lineWidth=2, unit="none"),
+            _override("/^-?entry$/", color=_fixed(_BAD), **hidden),
+            _override("/^-?exit$/", color=_fixed(_QUIET), **hidden),
+            _override("short", color=_fixed(_SHORT), **mark),
+            _override("long", color=_fixed(_LONG), **mark),
+            _override("flat", color=_fixed(_QUIET), **mark),
+        ],
+        calcs=(),
+    )
+
+
+def _pair_signals() -> Json:
+    sql = _sql(f"""
+        SELECT "Time", series, argMax(position, since) AS "position"
+        FROM
+        (
+            SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since,
+                concat(m.timeframe, ' × ', toString(m.window)) AS series, {_position("m.signal")} AS position
+            FROM signals AS m
+            WHERE m.market = ${{market:singlequote}} AND m.pair = {_LEGS} AND {_METHOD} AND m.time <= $__toTime_ms
+        )
+        GROUP BY "Time", series
+        ORDER BY "Time", series
+    """)
+    return _timeline(
+        "Signals of this pair, by timeframe and window",
+        "Red: short the spread (sell Y, buy X); green: long; gray: flat. A row begins with the first signal of its"
+        " timeframe and window.",
+        (24, 5),
+        sql,
+        empty="No signal has been given for this pair and method yet: the z-score has not passed an entry line.",
+        mappings=_POSITIONS,
+    )
+
+
+def _hedge_ratios() -> Json:
+    by_method = _statistics({"hedge ratio": _last("hedge_ratio")}, _ALL_METHODS, "m.method")
+    error = f"1.96 * {_last('hedge_ratio_stderr')}"
+    band = _statistics(
+        {
+            "95 % above": f"{_last('hedge_ratio')} + {error}",
+            "95 % below": f"{_last('hedge_ratio')} - {error}",
+        }
+    )
+    quiet = {"color": _fixed(_QUIET), "custom__lineWidth": 0, "custom__hideFrom": _NO_LEGEND}
+    return _series(
+        "Hedge ratio",
+        "Units of X against one unit of Y, by every method the flow computes (PAIRFLOW_METHODS), with the 95 % band of"
+        " the chosen method where it has a standard error.",
+        (12, 9),
+        [_query(by_method), _query(band, "B")],
+        displayName="${__field.labels.series}",
+        overrides=[
+            _override("/95 % above/", custom__fillBelowTo="95 % below", custom__fillOpacity=12, **quiet,
+                      displayName="95 % above"),
+            _override("/95 % below/", **quiet, displayName="95 % below"),
+        ],
+    )  # fmt: skip
+
+
+def _scatter() -> Json:
+    closes = _bars(
+        {"close": "argMax(b.close, b.open_time)"}, "${y:singlequote}, ${x:singlequote}", series=True
+    )
+    returns = _sql(f"""
+        SELECT maxIf(change, series = ${{x:singlequote}}) AS rx, maxIf(change, series = ${{y:singlequote}}) AS ry
+        FROM
+        (
+            SELECT "Time", series, 100 * (close / lagInFrame(toNullable(close)) OVER w - 1) AS change
+            FROM
+            (
+{_indented(closes, 16)}
+            )
+            WINDOW w AS (PARTITION BY series ORDER BY "Time" ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+        )
+        WHERE change IS NOT NULL
+        GROUP BY "Time"
+        HAVING count() = 2
+    """)
+    points = f'SELECT rx AS "Return of X", ry AS "Return of Y"\nFROM\n(\n{_indented(returns, 4)}\n)'
+    line = _sql(f"""
+        SELECT arrayJoin([lowest, highest]) AS "X", k * "X" + b AS "regression"
+        FROM
+        (
+            SELECT assumeNotNull(min(rx)) AS lowest, assumeNotNull(max(rx)) AS highest,
+                simpleLinearRegression(assumeNotNull(rx), assumeNotNull(ry)) AS fit, fit.1 AS k, fit.2 AS b
+            FROM
+            (
+{_indented(returns, 16)}
+            )
+            HAVING count() > 2
+        )
+    """)
+
+    def chosen(frame: int, x: str, y: str) -> Json:
+        return {
+            "frame": {"matcher": {"id": "byIndex", "options": frame}},
+            "x": {"matcher": {"id": "byName", "options": x}},
+            "y": {"matcher": {"id": "byName", "options": y}},
+        }
+
+    return _panel(
+        "xychart",
+        "Returns of Y over returns of X",
+        "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
+        " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
+        (8, 10),
+        [_query(points, "A", table=True), _query(line, "B", table=True)],
+        {
+            "mapping": "manual",
+            "series": [chosen(0, "Return of X", "Return of Y"), chosen(1, "X", "regression")],
+            "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
+            "tooltip": {"mode": "single", "sort": "none"},
+        },
+        empty=_NO_BARS,
+        custom={"show": "points", "pointSize": {"fixed": 4}, "fillOpacity": 50, "axisBorderShow": False},
+        unit="percent",
+        color=_fixed(_Z),
+        overrides=[
+            _override("Return of X", custom__axisLabel="X: ${x}"),
+            _override("Return of Y", custom__axisLabel="Y: ${y}"),
+            _override("regression", custom__show="lines", custom__lineWidth=2, color=_fixed(_BAD)),
+        ],
+        interval="1s",
+        maxDataPoints=1000,
+    )
+
+
+def _summary() -> Json:
+    columns = {
+        "z-score": "z_score",
+        "Spread": "spread",
+        "Deviation of the spread": "spread_std",
+        "Hedge ratio": "hedge_ratio",
+        "its standard error": "hedge_ratio_stderr",
+        "Intercept": "intercept",
+        "R²": "r_squared",
+        "Correlation": "correlation",
+        "Correlation of returns": "return_correlation",
+        "ADF statistic": "adf_statistic",
+        "ADF p-value": "adf_p_value",
+        "Half-life, bars": "half_life",
+        "Hurst exponent": "hurst",
+        "Variance ratio": "variance_ratio",
+        "Volatility of Y, a bar": "volatility_y",
+        "Volatility of X, a bar": "volatility_x",
+    }
+    tuples = ", ".join(f"('{name}', m.{column})" for name, column in columns.items())
+    names = ", ".join(f"'{name}'" for name in columns)
+    sql = _sql(f"""
+        SELECT name AS "Statistic", latest AS "Now", reading AS "Reading", mean AS "Mean", lowest AS "Lowest",
+            highest AS "Highest"
+        FROM
+        (
+            SELECT name, argMaxOrNullIf(v, at, isFinite(v)) AS latest, avgOrNullIf(v, isFinite(v)) AS mean,
+                minOrNullIf(v, isFinite(v)) AS lowest, maxOrNullIf(v, isFinite(v)) AS highest,
+                multiIf(
+                    latest IS NULL, 'not known yet',
+                    name = 'z-score' AND abs(latest) > {_ENTRY}, 'beyond an entry line',
+                    name = 'z-score' AND abs(latest) < {_EXIT}, 'within the exit lines',
+                    name IN ('Correlation', 'Correlation of returns'),
+                        if(latest < {CORRELATED}, 'weak: the pair may part', 'strong'),
+                    name = 'ADF statistic', '5 % lies at {DICKEY_FULLER["5 %"]}',
+                    name = 'ADF p-value', {_reading("latest")},
+                    name = 'Half-life, bars', formatReadableTimeDelta(latest * {_BAR_MS} / 1000),
+                    name IN ('Hurst exponent', 'Variance ratio'),
+                        multiIf(latest / if(name = 'Variance ratio', 2, 1) < 0.45, 'reverts',
+                            latest / if(name = 'Variance ratio', 2, 1) > 0.55, 'trends', 'a random walk'),
+                    '') AS reading
+            FROM
+            (
+                SELECT m.time AS at, arrayJoin([{tuples}]) AS statistic, statistic.1 AS name, statistic.2 AS v
+                FROM pair_metrics AS m
+                WHERE {_PAIR}
+                    AND $__timeFilter_ms(m.time)
+            )
+            GROUP BY name
+        )
+        ORDER BY indexOf([{names}], name)
+    """)
+    return _table(
+        "Summary",
+        "Every statistic of the pair at the end of the time range, and what it was within the range.",
+        (16, 10),
+        sql,
+        empty=_NO_STATISTICS,
+        overrides=[
+            _override("Reading", mappings=_READINGS[:0], custom__width=190),
+            _override("Statistic", custom__width=190),
+        ],
+    )
+
+
+def pair_dashboard() -> Json:
+    """Return the dashboard of one pair."""
+    pair = f"concat('of ', {_LEGS}, ' at ', ${{timeframe:singlequote}})"
+    # first and last times in the store; ranges of one key, so only their ends are read
+    newest = _sql(f"""
+        SELECT toUnixTimestamp64Micro(min(m.time)) AS first, toUnixTimestamp64Micro(max(m.time)) AS last,
+            anyLast(m.source) AS source
+        FROM stored_pair_metrics AS m
+        WHERE {_PAIR}
+    """)
+    per_year = f"sqrt(31536000000 / {_BAR_MS})"
+    correlations = {
+        "of prices": _last("correlation"),
+        "of returns": _last("return_correlation"),
+    }
+    statistic = {"ADF statistic": _last("adf_statistic")}
+    panels = [
+        _tiles(
+            "Data",
+            "Whether what is shown is fresh. A click goes to the time that is stored for this pair.",
+            (5, 4),
+            _freshness(newest, pair, _BAR_MS),
+            fields="/^Data$/",
+            text={"valueSize": 15},
+            text_mode="value",
+            mappings=_FRESH,
+            links=[_link("Show the stored time", "pairflow-pair", "from=${__data.fields.from}&to=${__data.fields.to}")],
+        ),
+        _pair_now(),
+        _candles("y", "Y", _Y),
+        _candles("x", "X", _X),
+        _z_score(),
+        _pair_signals(),
+        _spread(),
+        _hedge_ratios(),
+        _series(
+            "Correlation",
+            f"Pearson's, over the window: of prices, and of returns from bar to bar. Below {CORRELATED} (the dashed"
+            " line) an alert fires.",
+            (12, 8),
+            [_query(_statistics(correlations))],
+            {**_LINE, "thresholdsStyle": {"mode": "dashed"}},
+            max=1,
+            decimals=3,
+            thresholds=_steps((None, "transparent"), (CORRELATED, _WARN)),
+            overrides=[
+                _override("of prices", color=_fixed("semi-dark-blue")),
+                _override("of returns", color=_fixed("light-blue")),
+            ],
+        ),
+        _series(
+            "Stationarity of the spread",
+            "Augmented Dickey-Fuller test over the window. Left: MacKinnon's p-value; below the line at"
+            f" {SIGNIFICANT} the spread is stationary at 5 %, above it do not trade. Right: the test's statistic;"
+            " the more negative, the better (asymptotic 5 % value: " + str(DICKEY_FULLER["5 %"]) + ").",
+            (12, 8),
+            [_query(_statistics({"p-value": _last("adf_p_value"), **statistic}))],
+            {**_LINE, "thresholdsStyle": {"mode": "line+area"}},
+            min=0,
+            max=1,
+            decimals=3,
+            thresholds=_steps((None, "rgba(86, 166, 75, 0.25)"), (SIGNIFICANT, "transparent")),
+            overrides=[
+                _override("p-value", color=_fixed(_Z), custom__lineWidth=2),
+                _override("ADF statistic", color=_fixed(_QUIET), custom__axisPlacement="right", custom__thresholdsStyle={"mode": "off"},
+                          **{"min": None, "max": None}, decimals=2),
+            ],
+        ),
+        _series(
+            "Half-life",
+            "How long the spread takes to go half the way back to its mean (Ornstein-Uhlenbeck). A gap: it does not"
+            " revert.",
+            (8, 7),
+            [_query(_statistics({"half-life": f"{_last('half_life')} * {_BAR_MS} / 1000"}))],
+            {**_LINE, "scaleDistribution": {"type": "log", "log": 10}},
+            unit="s",
+            color=_fixed(_Z),
+        ),
+        _series(
+            "Volatility, annualised",
+            "Standard deviation of returns over the window, times the square root of the bars in a year of 365 days.",
+            (8, 7),
+            [_query(_statistics({
+                "Y": f"{_last('volatility_y')} * {per_year}", "X": f"{_last('volatility_x')} * {per_year}",
+            }))],
+            unit="percentunit",
+            overrides=_LEGS_SHOWN,
+        ),
+        _change(),
+        _scatter(),
+        _summary(),
+        _series(
+            "Volume",
+            "Quote asset, of both legs, by bar.",
+            (24, 6),
+            [_query(_bars({
+                leg: f"sumIf(b.quote_volume, b.symbol = ${{{leg.lower()}:singlequote}})" for leg in "YX"
+            }, _BOTH))],
+            _BARS,
+            unit="short",
+            overrides=_LEGS_SHOWN,
+            empty=_NO_BARS,
+            maxDataPoints=400,
+            calcs=("sum",),
+        ),
+    ]  # fmt: skip
+    return _dashboard(
+        "pairflow-pair",
+        "Pair",
+        "One pair: prices, spread, z-score, cointegration and signals.",
+        panels,
+        _variables(pair=True),
+        annotations=[
+            _annotation(
+                "Signals",
+                "purple",
+                f"""
+                SELECT m.time AS "time", concat(m.signal, ' at z ', toString(round(m.z_score, 2))) AS "title",
+                    concat('spread ', toString(m.spread), ', hedge ratio ', toString(m.hedge_ratio)) AS "text",
+                    m.signal AS "tags"
+                FROM signals AS m
+                WHERE {_PAIR}
+                    AND $__timeFilter_ms(m.time)
+                ORDER BY m.time DESC
+                LIMIT 200
+                """,
+                ["Spread", "Y: ${y}", "X: ${x}"],
+            ),
+            _annotation(
+                "Missing trades",
+                "red",
+                """
+                SELECT g.detected AS "time", ifNull(g.repaired, now64(6)) AS "timeEnd",
+                    concat(g.symbol, ': ', toString(g.missing), ' trades missing') AS "title",
+                    concat('cause: ', g.cause, ', repaired: ', g.repair, ', restored: ', toString(g.restored)) AS "text",
+                    g.symbol AS "tags"
+                FROM gaps AS g
+                WHERE g.market = ${market:singlequote} AND g.symbol IN (${y:singlequote}, ${x:singlequote})
+                    AND $__timeFilter_ms(g.detected)
+                ORDER BY g.detected DESC
+                LIMIT 200
+                """,
+                ["Y: ${y}", "X: ${x}"],
+            ),
+        ],
+    )
+
+
+# ------------------------------------------------------------------------------------------------- links
+
+
+_CARRIED = ("market", "timeframe", "window", "method")
+
+
+def _link(title: str, uid: str, more: str) -> Json:
+    """Return a link to a dashboard that keeps the variables; ``more`` says where to."""
+    kept = "&".join(f"var-{name}=${{{name}}}" for name in _CARRIED)
+    if "var-y" not in more:
+        kept += "&var-y=${y}&var-x=${x}"
+    return {"title": title, "url": f"/d/{uid}?{kept}&{more}"}
+
+
+_TO_PAIR = _link(
+    "Open this pair", "pairflow-pair", "var-y=${__data.fields.y}&var-x=${__data.fields.x}&${__url_time_range}"
+)
+
+
+def _annotation(name: str, color: str, sql: str, titles: list[str]) -> Json:
+    """Return marks on the panels of these titles."""
+    return {
+        "name": name,
+        "datasource": CLICKHOUSE,
+        "enable": True,
+        "hide": False,
+        "iconColor": color,
+        "filter": {"exclude": False, "ids": titles},
+        "target": {
+            "refId": "annotation",
+            "datasource": CLICKHOUSE,
+            "editorType": "sql",
+            "queryType": "table",
+            "format": 1,
+            "pluginVersion": _PLUGIN_VERSION,
+            "rawSql": _sql(sql),
+        },
+    }
+
+
+def _dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    panels: list[Json],
+    variables: list[Json],
+    annotations: list[Json] | None = None,
+    hours: str = "15m",
+) -> Json:
+    """Return a dashboard; its panels stand in lines, in their order, and are numbered from 1."""
+    place(panels)
+    numbers = {panel["title"]: panel["id"] for panel in panels}
+    for annotation in annotations or []:
+        annotation["filter"]["ids"] = [numbers[name] for name in annotation["filter"]["ids"]]
+    return {
+        "id": None,
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": ["pairflow"],
+        "schemaVersion": _SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "liveNow": False,
+        "time": {"from": f"now-{hours}", "to": "now"},
+        "timezone": "utc",
+        "weekStart": "",
+        "refresh": "5s",
+        "fiscalYearStartMonth": 0,
+        "timepicker": {"refresh_intervals": ["1s", "2s", "5s", "10s", "30s", "1m", "5m", "15m"]},
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "pairflow",
+                "tags": ["pairflow"],
+                "asDropdown": False,
+                "icon": "external link",
+                "includeVars": True,
+                "keepTime": True,
+                "targetBlank": False,
+                "tooltip": "",
+                "url": "",
+            }
+        ],
+        "templating": {"list": variables},
+        "annotations": {"list": annotations or []},
+        "panels": panels,
+    }
+
+
+def place(panels: list[Json]) -> None:
+    """Set panels from left to right and from top to bottom, and number them; a line is as high as its highest."""
+    x = y = height = 0
+    number = 0
+    for panel in panels:
+        number += 1
+        panel["id"] = number
+        grid = panel["gridPos"]
+        if x + grid["w"] > 24:
+            x, y, height = 0, y + height, 0
+        panel["gridPos"] = {"x": x, "y": y, **grid}
+        x, height = x + grid["w"], max(height, grid["h"])
+        if panel["type"] == "row" and panel["panels"]:
+            inside = panel["panels"]
+            place(inside)
+            for each in inside:
+                number += 1
+                each["id"] = number
+                each["gridPos"]["y"] += y + 1
+
+
+def main() -> None:
+    """Write the files."""
+    FOLDER.mkdir(exist_ok=True)
+    for dashboard in DASHBOARDS:
+        file = FOLDER / f"{dashboard['uid'].removeprefix('pairflow-')}.json"
+        file.write_text(as_text(dashboard))
+
+
+def as_text(dashboard: Json) -> str:
+    """Return a dashboard as the text of its file."""
+    return json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
+
+
+DASHBOARDS = [pair_dashboard()]
+
+if __name__ == "__main__":
+    main()
