@@ -176,7 +176,7 @@ def test_ids_are_contiguous_and_times_never_step_back(seed: int, rate: float, ma
         rows = one(ticks, symbol)
         assert (np.diff(rows.id) == 1).all()
         assert np.isin(np.diff(rows.aggregate), (0, 1)).all()
-        assert (rows.price > 0).all()
+        assert (rows.price[rows.market] > 0).all()
         assert (rows.quantity > 0).all()
         assert (rows.price % traded.symbols[symbol].tick == 0).all()
 
@@ -306,6 +306,11 @@ def test_insurance_fund_fills_use_ids_that_klines_and_aggregates_leave_out() -> 
     ticks = one(traded.read(START, START + 20 * SECOND), 0)
     odd = np.flatnonzero(~ticks.market)
     assert 3 < odd.size < ticks.id.size / 1_000
+    assert (ticks.price[odd] == 0).any()
+    assert (ticks.price[odd] > 0).any()
+    payloads = Encoder(traded).trade_payloads(ticks.take(odd), False, False)
+    kinds = {(float(p["p"]) > 0, p["X"]) for p in map(json.loads, payloads)}
+    assert kinds == {(True, "INSURANCE_FUND"), (False, "")}
     merged = aggregate(ticks)
     assert not np.isin(ticks.id[odd], merged.last).any()
     holes = merged.first[1:] - merged.last[:-1] - 1
@@ -1413,6 +1418,10 @@ def test_the_program_ends_in_order_on_sigterm() -> None:
         ("--symbols", "btc/usdt"),
         ("--symbols", ""),
         ("--rate", "0"),
+        ("--rate", "1e9"),
+        ("--quiet", "NOSUCH"),
+        ("--history", "nan"),
+        ("--fault", '{"kind": "halt", "symbol": "NOSUCH"}'),
         ("--rate", "fast"),
         ("--market", "options"),
         ("--speed", "-1"),

@@ -31,6 +31,14 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.replace(" ", "").split(",") if name)
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days <= 3_650:
+        msg = f"{text}: expected days, 0 to 3650"
+        raise argparse.ArgumentTypeError(msg)
+    return days
+
+
 def _time(text: str) -> int:
     try:
         return (
@@ -68,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--speed", type=float, default=default.speed, help="exchange seconds per second (default %(default)s)"
     )
-    add("--history", type=float, default=7.0, help="days of past to be asked for (default %(default)s)")
+    add("--history", type=_days, default=7.0, help="days of past to be asked for (default %(default)s)")
     add("--recording", nargs="+", default=(), metavar="PATH", help="play these files instead of the model")
     add("--keep-times", action="store_true", help="play a recording at its own times, not shifted to now")
     add("--clock-offset", type=float, default=0.0, help="seconds that the exchange's clock is ahead")

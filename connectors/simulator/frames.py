@@ -7,6 +7,7 @@ absent bytes are NUL, and dropping the NULs leaves the frames end to end, ready 
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class Encoder:
             page.text(b'","T":')
             page.integer(time)
         else:
-            page.choice(ticks.market, b'","X":"MARKET"', b'","X":"INSURANCE_FUND"')
+            page.rows(_KIND_TABLE, np.where(ticks.market, 0, np.where(ticks.price > 0, 1, 2)))
         page.choice(ticks.maker, b',"m":true', b',"m":false')
         page.text((b',"M":true}' if self._spot else b"}") + b"}" * combined)
         return page.frames()
@@ -137,7 +138,7 @@ class Encoder:
                     f'"m":{m},"M":true}}'
                 )
             else:
-                kind = "MARKET" if market else "INSURANCE_FUND"
+                kind = _KINDS[0 if market else 1 if price else 2]
                 data = (
                     f'{{"e":"trade","E":{event},"T":{trade},"s":"{name}","t":{number},"p":"{p}","q":"{q}",'
                     f'"X":"{kind}","m":{m}}}'
@@ -230,6 +231,12 @@ def _matrix(texts: Sequence[bytes]) -> Bytes:
     return np.frombuffer(b"".join(t.ljust(width, b"\0") for t in texts), np.uint8).reshape(len(texts), width)
 
 
+_KINDS = ("MARKET", "INSURANCE_FUND", "")
+"""A futures trade's ``X``: a market trade; not one; not one and without a price."""
+
+_KIND_TABLE = _matrix([f'","X":"{kind}"'.encode() for kind in _KINDS])
+
+
 def _digits(values: NDArray[np.int64], least: int) -> Bytes:
     """Write integers >= 0 in decimal, right-aligned, at least ``least`` digits, NUL before the first."""
     groups = max(-(-len(str(int(values.max()))) // 4), -(-least // 4))
@@ -275,7 +282,7 @@ class _Page:
 
     def __init__(self, rows: int) -> None:
         self._size = rows
-        self._columns: list[Bytes | tuple[Bytes, NDArray[np.int32]]] = []
+        self._columns: list[Bytes | tuple[Bytes, NDArray[np.integer[Any]]]] = []
 
     def column(self, column: Bytes) -> None:
         """Append bytes, a row each or one row for all."""
@@ -285,7 +292,7 @@ class _Page:
         """Append the same text to every row."""
         self.column(np.frombuffer(text, np.uint8)[None, :])
 
-    def rows(self, table: Bytes, index: NDArray[np.int32]) -> None:
+    def rows(self, table: Bytes, index: NDArray[np.integer[Any]]) -> None:
         """Append to each row the row of a table that the index names."""
         self._columns.append((table, index) if len(table) > 1 else table)
 

@@ -42,13 +42,17 @@ PAST_RATE = 5.0
 """Trades per second and symbol before the start, at most. A client that warms up with 1,000 five-minute
 klines makes the model produce 1,500,000 trades, half a second's work."""
 
+MAX_RATE = 250_000.0
+"""Trades per second: beyond, the taker orders of one symbol would no longer have a microsecond each."""
+
 FILLS_PER_ORDER = 1.8
 BURST_SHARE = 0.05
 BURST_ORDERS = (20, 600)
 """Taker orders in a burst of one millisecond: up to about a thousand trades (recorded: 735)."""
 
 NON_MARKET_SHARE = 1 / 2_000
-"""Share of USD-M orders whose last fill is the insurance fund's: it uses an id, klines leave it out."""
+"""Share of USD-M orders whose last fill is no market trade: it uses an id, klines leave it out. Recordings
+show the insurance fund's, far off the market, and some of price 0 with an empty kind."""
 
 QUOTES = ("USDT", "FDUSD", "USDC", "TUSD", "DAI", "USD", "EUR", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
 _QUOTE_IN_DOLLARS = {
@@ -343,8 +347,11 @@ class ModelMarket(Market):
         if not names or len(set(names)) != len(names):
             msg = f"symbols {','.join(names)!r}: expected one or more, each once"
             raise ValueError(msg)
-        if not (math.isfinite(rate) and rate > 0):
-            msg = f"rate {rate}: expected trades per second, more than 0"
+        if not 0 < rate <= MAX_RATE:
+            msg = f"rate {rate}: expected trades per second, more than 0 and at most {MAX_RATE:,.0f}"
+            raise ValueError(msg)
+        if not quiet <= set(names):
+            msg = f"quiet symbols {','.join(sorted(quiet))!r}: expected some of {','.join(names)}"
             raise ValueError(msg)
         self.name = market
         self.symbols = tuple(symbol_of(name, market, seed) for name in names)
@@ -658,7 +665,9 @@ class ModelMarket(Market):
             )
             rows = np.cumsum(fills)[odd] - 1
             in_market[rows] = False
-            price[rows] = np.maximum(price[rows] * 99 // 100 // spec.tick, 1) * spec.tick
+            # Far off the market, or at no price at all.
+            off = np.maximum(price[rows] * 99 // 100 // spec.tick, 1) * spec.tick
+            price[rows] = np.where(trade[rows] % 3 == 0, 0, off)
         return Ticks(
             np.full(trade.size, symbol, np.int32),
             trade + self._first_trade[symbol],

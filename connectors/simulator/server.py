@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +165,7 @@ class Simulator:
                 config.symbols, config.rate, config.seed, start, config.market, config.history, config.quiet
             )
         self._index = {s.name: i for i, s in enumerate(self.market.symbols)}
+        self._check(config.faults)
         self._status = ["TRADING"] * len(self._index)
         self._klines = Klines(self.market)
         self._encoder = Encoder(self.market)
@@ -547,8 +548,7 @@ class Simulator:
 
         self._spawn(close())
 
-    def _plan(self, faults: Iterable[Fault]) -> None:
-        faults = tuple(faults)
+    def _check(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
             if fault.symbol is not None and fault.symbol not in self._index:
                 msg = f"fault {fault.kind}: symbol {fault.symbol!r} is not traded here"
@@ -556,6 +556,9 @@ class Simulator:
             if fault.kind in ("halt", "delist") and isinstance(self.market, RecordedMarket):
                 msg = f"fault {fault.kind}: a recording cannot be halted, its trades have happened"
                 raise ValueError(msg)
+
+    def _plan(self, faults: Sequence[Fault]) -> None:
+        self._check(faults)
         for fault in faults:
             if fault.at is None:
                 self._apply(fault)
