@@ -371,10 +371,8 @@ def test_mean_reversion_statistics_stay_exact_in_hard_regimes(regime: str) -> No
         0.5 * (math.log(variance(lag).numerator) - math.log(variance(lag).denominator)) for lag in lags
     ]
     ratio = squares(2) / (2 * (n - 1) * (1 - Fraction(2, n))) / (squares(1) / (n - 1))
-    # Of a steep trend the slope is 1e-10: what remains after 10 digits cancelled.
-    relative = 1e-5 if regime == "steep trend" else 1e-9
     life = -math.log(2) / slope if slope < 0 else math.inf
-    assert half_life(HARD[regime]) == pytest.approx(life, rel=relative)
+    assert half_life(HARD[regime]) == pytest.approx(life, rel=1e-9)
     assert hurst(HARD[regime]) == pytest.approx(
         np.polyfit(np.log(lags), logarithms, 1)[0], rel=1e-9, abs=1e-9
     )
