@@ -138,9 +138,10 @@ def test_aggregate_trades_keep_the_ids_they_span() -> None:
         json({}, 503),
         web.Response(text="<html>firewall</html>", status=403),
         web.Response(text='{"serverTime": 17', status=200),
+        json([{"something": "else"}]),
         0.5,
     ],
-    ids=["500", "503", "403", "cut short", "silent"],
+    ids=["500", "503", "403", "cut short", "another's answer", "silent"],
 )
 def test_a_host_that_fails_is_passed_over_for_the_next(bad: Answer) -> None:
     first, second = Host(bad), Host(OK)
@@ -178,6 +179,19 @@ def test_a_pause_that_the_exchange_asks_for_is_kept_for_all_hosts(status: int) -
 
     assert run([first, second], work) >= 1.0
     assert len(first.requests) == 1
+
+
+def test_a_pause_without_a_length_lasts_a_minute() -> None:
+    host = Host(json({"code": -1003, "msg": "slow down"}, 429, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"))
+
+    async def work(rest: RestClient) -> float:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await rest.time()
+        return rest.budget.delay(1, time.time())
+
+    assert 55 < run([host], work) <= 60
+    assert len(host.requests) == 1
 
 
 def test_an_unknown_symbol_is_an_error_that_names_request_and_reason() -> None:

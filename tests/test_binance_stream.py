@@ -10,17 +10,24 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import bytewax.operators as op
 import numpy as np
 import orjson
 import pytest
 from aiohttp import WSMsgType, web
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, run_main
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidURI
 
 from connectors.binance import stream
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
+from connectors.simulator import Config, Simulator
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Trades
 
 
@@ -604,6 +611,36 @@ def test_an_error_of_the_thread_reaches_the_dataflow(readers: list[Reader]) -> N
     readers.append(reader)
     with pytest.raises(InvalidURI):
         reader.poll_for(5)
+
+
+def test_a_dataflow_that_is_stopped_and_resumed_misses_nothing(tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+    out: list[tuple[str, Trades]] = []
+    with Simulator(Config(symbols=tuple(symbols), rate=500.0)) as simulator:
+        endpoints = Endpoints((simulator.ws_url,), (simulator.url,))
+        for _ in range(3):
+            stop = threading.Event()
+            flow = Dataflow("feed")
+            trades = op.input("trades", flow, BinanceSource(symbols, endpoints=endpoints, stop=stop))
+            op.output("out", trades, TestingSink(out))
+            ender = threading.Timer(1.5, stop.set)
+            ender.start()
+            recovery = RecoveryConfig(tmp_path)  # type: ignore[no-untyped-call]
+            run_main(  # type: ignore[no-untyped-call]
+                flow, epoch_interval=timedelta(seconds=0.1), recovery_config=recovery
+            )
+            ender.join()
+            time.sleep(0.3)
+        every = np.concatenate([item.trades for _, item in out])
+        for symbol, name in enumerate(symbols):
+            mine = every[every["symbol"] == symbol]
+            truth = simulator.trades(name, int(mine["id"][0]), int(mine["id"][-1]))
+            assert len(mine) > 100
+            for column in ("id", "time", "price", "quantity", "buyer_is_maker"):
+                assert (mine[column] == truth[column]).all()
+    watermarks = [item.watermark for _, item in out]
+    assert watermarks == sorted(watermarks)
 
 
 def test_a_position_of_another_stream_is_not_taken_up(exchange: Exchange, readers: list[Reader]) -> None:

@@ -495,6 +495,10 @@ class Feed:
             count += 1
             following = await self._open(group, count, failures)
             if not session.end.done():
+                if session.cause == "stale":
+                    # It has been open, but what it sent was not all.
+                    self.inbox.append(Down(group, "stale"))
+                    self.inbox.append(Up(group))
                 # Both deliver for a while: the new one's first trades overlap with the old one's last.
                 retiring = asyncio.create_task(self._end(session, _OVERLAP))
                 self._retiring.add(retiring)
@@ -574,9 +578,10 @@ class Feed:
             self.inbox.append(Up(session.group))
         self._set_state(session.name, "live")
         self._status.endpoint = base
-        if self._told_unreachable:
-            self._told_unreachable = False
-            _LOG.warning("connected", endpoint=base)
+        # Who was told of the outage is told of its end.
+        log = _LOG.warning if self._told_unreachable else _LOG.info
+        log("connected", connection=session.name, endpoint=base, streams=len(streams))
+        self._told_unreachable = False
         return session
 
     async def _outlive(self, session: _Session) -> None:
@@ -589,6 +594,8 @@ class Feed:
         self._alive[session.group] -= 1
         if self._alive[session.group] == 0:
             self.inbox.append(Down(session.group, session.cause))
+            if not self._ended.is_set():
+                _LOG.info("connection lost", connection=session.name, reason=session.connection.close_reason)
 
     def _receive(
         self, session: _Session, buffer: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import numpy as np
@@ -25,6 +25,8 @@ import structlog
 from kernels.records import MILLISECOND, TRADE, Block
 
 _LOG = structlog.get_logger()
+
+_T = TypeVar("_T")
 
 PAGE: Final = 1000
 """Most trades or klines that one request returns."""
@@ -165,7 +167,7 @@ class RestClient:
 
     async def time(self) -> int:
         """Return the exchange's time, us."""
-        return _microseconds(int((await self._get("time", {}))["serverTime"]))
+        return await self._get("time", {}, lambda body: _microseconds(int(body["serverTime"])))
 
     async def trades(self, symbol: str, from_id: int, *, aggregate: bool = False, limit: int = PAGE) -> Block:
         """Return up to ``limit`` trades (or aggregate trades) with ids from ``from_id`` on, ascending.
@@ -175,8 +177,8 @@ class RestClient:
         :raises RestError: If the exchange knows no such symbol.
         """
         path = "aggTrades" if aggregate else "historicalTrades"
-        rows = await self._get(path, {"symbol": symbol, "fromId": str(from_id), "limit": str(limit)})
-        return _trades(rows, aggregate=aggregate)
+        params = {"symbol": symbol, "fromId": str(from_id), "limit": str(limit)}
+        return await self._get(path, params, lambda rows: _trades(rows, aggregate=aggregate))
 
     async def klines(
         self,
@@ -199,23 +201,24 @@ class RestClient:
             params["startTime"] = str(start // unit)
         if end is not None:
             params["endTime"] = str(end // unit)
-        rows: list[list[Any]] = await self._get("klines", params)
-        return rows
+        return await self._get("klines", params, lambda rows: [list(row) for row in rows])
 
     async def symbols(self, names: Sequence[str]) -> dict[str, str]:
         """Return the status of those symbols that the exchange knows; ``TRADING`` is the usual one."""
+        wanted = set(names)
+
+        def states(body: Any) -> dict[str, str]:
+            return {row["symbol"]: row["status"] for row in body["symbols"] if row["symbol"] in wanted}
+
         params = {"showPermissionSets": "false"} if self.market == "spot" else {}
-        info = None
         if self.market == "spot" and len(names) <= 100:
             # One unknown name makes the exchange refuse the request; the whole list has megabytes.
             with contextlib.suppress(RestError):
-                info = await self._get("exchangeInfo", {**params, "symbols": orjson.dumps(names).decode()})
-        if info is None:
-            info = await self._get("exchangeInfo", params)
-        wanted = set(names)
-        return {row["symbol"]: row["status"] for row in info["symbols"] if row["symbol"] in wanted}
+                some = {**params, "symbols": orjson.dumps(names).decode()}
+                return await self._get("exchangeInfo", some, states)
+        return await self._get("exchangeInfo", params, states)
 
-    async def _get(self, path: str, params: Mapping[str, str]) -> Any:
+    async def _get(self, path: str, params: Mapping[str, str], parse: Callable[[Any], _T]) -> _T:
         backoff = 0.25
         while True:
             hosts = [url for url in self._in_turn() if (url, path) not in self._refused]
@@ -225,17 +228,24 @@ class RestClient:
             for host in hosts:
                 while delay := self.budget.delay(self._api.weights[path], self._clock()):
                     await asyncio.sleep(delay)
-                answer = await self._try(host, path, params)
-                if answer is not None:
-                    self._current = self.endpoints.index(host)
-                    return answer
+                body = await self._try(host, path, params)
+                if body is None:
+                    continue
+                try:
+                    answer = parse(orjson.loads(body))
+                except (KeyError, TypeError, ValueError) as error:  # cut short, or not from the exchange
+                    self.failures += 1
+                    _LOG.debug("REST answer of no sense", host=host, path=path, error=repr(error))
+                    continue
+                self._current = self.endpoints.index(host)
+                return answer
             await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
             backoff = min(backoff * 2, 30.0)
 
     def _in_turn(self) -> Sequence[str]:
         return self.endpoints[self._current :] + self.endpoints[: self._current]
 
-    async def _try(self, host: str, path: str, params: Mapping[str, str]) -> Any:
+    async def _try(self, host: str, path: str, params: Mapping[str, str]) -> bytes | None:
         """Ask one host once; None if another, or the same later, may have the answer."""
         assert self._session is not None
         self.requests += 1
@@ -247,18 +257,15 @@ class RestClient:
             _LOG.debug("REST request failed", host=host, path=path, error=repr(error))
             return None
         now = self._clock()
-        if used := headers.get("X-MBX-USED-WEIGHT-1M"):
+        if (used := headers.get("X-MBX-USED-WEIGHT-1M", "")).isdecimal():
             self.budget.report(int(used), now)
         if status == 200:
-            try:
-                return orjson.loads(body)
-            except orjson.JSONDecodeError:
-                self.failures += 1
-                return None
+            return body
         self.failures += 1
         code, message = _error(body)
         if status in (418, 429):
-            wait = float(headers.get("Retry-After", "60"))
+            asked = headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdecimal() else 60.0
             self.budget.pause(wait, now)
             _LOG.warning("the exchange asks for a pause", host=host, status=status, seconds=wait)
             return None
@@ -287,7 +294,7 @@ def _microseconds(stamp: int) -> int:
     return stamp if stamp > 100_000_000_000_000 else stamp * MILLISECOND
 
 
-def _trades(rows: list[dict[str, Any]], *, aggregate: bool) -> Block:
+def _trades(rows: Sequence[Mapping[str, Any]], *, aggregate: bool) -> Block:
     block = np.zeros(len(rows), TRADE)
     if not rows:
         return block

@@ -156,6 +156,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         self._unverified: NDArray[np.bool_] = self._continuity.last != NONE
         """Symbols of which trades may have been missed without a trace so far."""
         self._pursuits: dict[int, _Pursuit] = {}
+        self._told_impatient = False
         self._answered = 0.0
         """When REST last answered, monotonic s."""
         self._blocked_since: dict[int, float] = {}
@@ -377,6 +378,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         pursuit.asked = pursuit.paging = False
         if page.error is None:
             self._answered = time.monotonic()
+            self._told_impatient = False
         last = int(self._continuity.last[symbol])
         missing = self._continuity.missing(symbol)
         if page.first > last + 1:
@@ -483,6 +485,9 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             waiting.update(self._book.symbols, *self._behind)
             times = [int(self._continuity.last_time[symbol]) for symbol in self._patiently(waiting)]
             watermark = min(watermark, *times) if times else watermark
+            if len(times) < len(waiting) and not self._told_impatient:
+                self._told_impatient = True
+                _LOG.warning("REST does not answer; what was missed comes late", symbols=len(waiting))
         if watermark <= self._watermark:
             return False
         self._watermark = watermark
