@@ -759,6 +759,26 @@ def test_a_missing_day_between_others_is_a_gap(server: Server, tmp_path: Path) -
     assert [log["day"] for log in logs if "no file of this day" in log["event"]] == [str(NEXT)]
 
 
+@pytest.mark.parametrize("text", [None, "", "id,price\n"])
+def test_a_symbol_that_rests_for_days_holds_nobody_up(
+    server: Server, tmp_path: Path, text: str | None
+) -> None:
+    days = [DAY + timedelta(days=i) for i in range(5)]
+    for i, day in enumerate(days):
+        server.add(place("BTCUSDT", day), zipped(made(range(10 * i, 10 * i + 10), day=day)))
+    for day in days[1:4]:
+        if text is not None:
+            server.add(place("ETHUSDT", day), zipped(text))
+    server.add(place("ETHUSDT", days[0]), zipped(made(range(10))))
+    server.add(place("ETHUSDT", days[4]), zipped(made(range(10, 20), day=days[4])))
+    with capture_logs():
+        items, _ = replay(source(server, tmp_path, last=days[4], symbols=SYMBOLS))
+    trades = joined(items)
+    assert trades["id"][trades["symbol"] == 0].tolist() == list(range(50))
+    assert trades["id"][trades["symbol"] == 1].tolist() == list(range(20))
+    assert (np.diff(trades["time"]) >= 0).all()
+
+
 def test_without_network_there_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BACKOFF", 0.01)
     nowhere = "http://127.0.0.1:1"

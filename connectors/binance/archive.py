@@ -993,7 +993,9 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, _P
             pending = [r.fill(self._pool, self._downloads) for r in self._readers]
             day = min(r.day for r in self._readers)
             if day != date.max:
-                self._downloads.day = day
+                # A symbol without any trades for some days is ahead of the others, who wait for it.
+                ahead = [r.day - timedelta(days=1) for r, future in zip(self._readers, pending) if future]
+                self._downloads.day = max([day, *ahead])
                 if self._archive.status.day != str(day):
                     self._archive.status.day = str(day)
                     _LOG.info("replaying", day=str(day))
