@@ -954,6 +954,14 @@ async def test_pages_go_by_id_and_by_time_as_documented() -> None:
         assert only == both[-5:]
         only = await get(simulator, session, f"aggTrades?symbol=BTCUSDT&startTime={begin}&limit=5")
         assert only == both[:5]
+        for far in (9_999_999_999_999, 2**63 - 1):
+            path = f"aggTrades?symbol=BTCUSDT&startTime={begin}&endTime={far}&limit=5"
+            assert await get(simulator, session, path) == both[:5]
+            assert await get(simulator, session, f"aggTrades?symbol=BTCUSDT&startTime={far}") == []
+            assert await get(simulator, session, f"klines?symbol=BTCUSDT&interval=1M&startTime={far}") == []
+            assert await get(simulator, session, f"klines?symbol=BTCUSDT&interval=1M&endTime={far}")
+        assert await get(simulator, session, "klines?symbol=BTCUSDT&interval=1M&startTime=0&endTime=0") == []
+        assert await get(simulator, session, "aggTrades?symbol=BTCUSDT&startTime=0&endTime=0") == []
         # The same for klines.
         begin = START // 1_000 - 600_000
         rows = await get(simulator, session, f"klines?symbol=BTCUSDT&interval=1m&startTime={begin}&limit=3")

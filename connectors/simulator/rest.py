@@ -182,7 +182,8 @@ class Rest:
             self._minute, self._weight, self._refused = int(now // 60), 0, 0
         weight = endpoint.weight
         if not weight:  # USD-M klines
-            limit = int(query["limit"]) if query.get("limit", "").isdecimal() else endpoint.limit
+            asked = query.get("limit", "")
+            limit = int(asked) if asked.isdecimal() and len(asked) < 20 else endpoint.limit
             weight = next(w for most, w in ((99, 1), (499, 2), (1_000, 5), (10**20, 10)) if limit <= most)
         self._weight += weight
         headers["X-MBX-USED-WEIGHT"] = headers["X-MBX-USED-WEIGHT-1M"] = str(self._weight)
@@ -277,11 +278,10 @@ class Rest:
         hour = 3_600 * SECOND
         if self._market.name == "usdm" and begin is not None and end is not None and end - begin > hour:
             raise ApiError(-1127, "More than 1 hours between startTime and endTime.")
-        stop = self._market.ids_at(index, self._published())[1]
-        if end is not None:
-            stop = min(stop, self._market.ids_at(index, end + 1)[1])
+        now = self._published()
+        stop = self._market.ids_at(index, now if end is None else min(end + 1, now))[1]
         if begin is not None:
-            first = self._market.ids_at(index, begin)[1]
+            first = self._market.ids_at(index, min(begin, now))[1]
         if first is None:
             first = stop - limit
         rows = self._market.aggregates(index, first, min(first + limit, stop))
@@ -308,11 +308,11 @@ class Rest:
         if interval not in INTERVALS or (interval == "1s" and self._market.name == "usdm"):
             raise ApiError(-1120, "Invalid interval.")
         offset, (begin, end) = query.zone(), query.times()
-        earliest = self._market.earliest(index)
-        last = open_time(
-            min(self._published() - 1, self._published() if end is None else end), interval, offset
-        )
+        earliest, now = self._market.earliest(index), self._published()
+        last = open_time(now - 1 if end is None else min(end, now - 1), interval, offset)
         opened: list[int] = []
+        if begin is not None and begin >= now:
+            return []
         if begin is None:
             at = last
             while at >= open_time(earliest, interval, offset) and len(opened) < limit:
@@ -326,7 +326,6 @@ class Rest:
             while at <= last and len(opened) < limit:
                 opened.append(at)
                 at = next_open(at, interval, offset)
-        now = self._published()
         for _ in self._klines.prepare(index, interval, offset, opened, now):
             await asyncio.sleep(0)
         text = self._text
