@@ -289,7 +289,6 @@ class _Writer:
 
     def close(self) -> None:
         """Store what is left, without patience, and end the thread."""
-        self._hurry.set()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -299,12 +298,23 @@ class _Writer:
         hurried = 0.0
         while not self._changed.wait_for(lambda: done() or self._failure is not None, timeout=0.5):
             # An attempt may hang for minutes in a server that takes it and does not answer.
-            hurried += 0.5 if self._hurry.is_set() else 0.0
+            hurried += 0.5 if self._is_hurried() else 0.0
             if hurried > 2 * _HURRIED_SECONDS:
                 msg = f"{self._status.rows_waiting} rows are not stored, as the store does not answer"
                 raise StoreBusyError(msg)
         if self._failure is not None:
             raise self._failure
+
+    def _is_hurried(self) -> bool:
+        return self._closing or self._hurry.is_set()
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep, but not on when hurried."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(_FIRST_DELAY)
+            if self._is_hurried():
+                return
 
     def _run(self) -> None:
         try:
@@ -352,11 +362,11 @@ class _Writer:
                 if not status.failing_since:
                     status.failing_since = time.time()
                     log.warning("rows wait to be stored", reason=str(ex))
-                if self._hurry.is_set():
+                if self._is_hurried():
                     hurried_until = hurried_until or time.monotonic() + _HURRIED_SECONDS
                     if time.monotonic() >= hurried_until:
                         raise
-                self._hurry.wait(delay) if not self._hurry.is_set() else time.sleep(_FIRST_DELAY)
+                self._rest(delay)
                 delay = min(2 * delay, _LAST_DELAY)
                 status.retries += 1
                 continue

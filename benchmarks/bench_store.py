@@ -1,0 +1,147 @@
+"""Write trades to an embedded store and read them back, beside the other ways there are.
+
+Tried, and left out:
+
+* chDB's table function ``Python(table)`` instead of the file that clickhouse-connect hands over: a tenth faster
+  into a table with an order, and it looks for the table by name in the caller's variables.
+* The same file in ``/dev/shm``: no faster, as ordering and compressing take most of the time.
+* Rows sorted by symbol before they are handed over: no faster, ClickHouse sorts them in no time.
+* Gorilla for prices and quantities, as ClickHouse's guides have it: larger than plain ZSTD on real trades.
+"""
+
+import shutil
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import chdb
+import numpy as np
+
+from benchmarks.report import Row, interleaved, report
+from connectors.clickhouse.server import EmbeddedServer
+from connectors.clickhouse.sink import Columns
+from connectors.clickhouse.store import Store
+from kernels.records import TRADE, Block
+
+COMMAND = "python -m benchmarks.bench_store"
+PACKAGES = ["chdb", "clickhouse-connect", "pyarrow", "numpy"]
+BLOCK = 100_000
+"""Rows of an insert: the sink's largest."""
+
+SYMBOLS = [f"S{i}USDT" for i in range(10)]
+
+
+def trades(first: int = 0) -> Block:
+    """Make trades of ten symbols, one after another, whose prices wander in steps of a cent."""
+    source = np.random.default_rng(first)
+    rows = np.zeros(BLOCK, TRADE)
+    rows["id"] = rows["first_id"] = rows["last_id"] = first + np.arange(BLOCK) // len(SYMBOLS)
+    rows["symbol"] = np.arange(BLOCK) % len(SYMBOLS)
+    rows["time"] = 1_700_000_000_000_000 + rows["id"] * 30_000
+    rows["price"] = np.round(50_000 + source.standard_normal(BLOCK).cumsum(), 2)
+    rows["quantity"] = np.round(source.exponential(size=BLOCK), 5)
+    rows["buyer_is_maker"] = source.random(BLOCK) < 0.5
+    return rows
+
+
+def write_rows(store: Store, columns: Columns) -> list[Row]:
+    """Time the ways to write a block."""
+    rows = trades()
+    table = columns("trades", rows)
+    numpy_columns = [np.ascontiguousarray(rows[name]) for name in ("id", "time", "price", "quantity")]
+    tuples = list(zip(*(column[: BLOCK // 10].tolist() for column in numpy_columns), strict=True))
+    names, kinds = ["id", "time", "price", "quantity"], ["Int64", "Int64", "Float64", "Float64"]
+    store.client.command(
+        "CREATE TABLE raw (id Int64, time Int64, price Float64, quantity Float64) ENGINE = Null"
+    )
+    connection = chdb.connect(store.dsn.path)  # type: ignore[no-untyped-call]
+
+    def insert(data: Any, *, column_oriented: bool) -> None:
+        store.client.insert(
+            "raw",
+            data,
+            column_names=names,
+            column_type_names=kinds,
+            column_oriented=column_oriented,
+        )
+
+    times = interleaved(
+        {
+            "to Arrow, names instead of indexes": lambda: columns("trades", rows),
+            "store.insert: order, compress, write": lambda: store.insert("stored_trades", table),
+            "chDB's Python(table), the same": lambda: connection.query(
+                "INSERT INTO pairflow.stored_trades ("
+                + ", ".join(table.column_names)
+                + ") SELECT * FROM Python(table)"
+            ),
+            "4 numpy columns, thrown away": lambda: insert(numpy_columns, column_oriented=True),
+            "4 columns as tuples (a tenth), thrown away": lambda: insert(tuples, column_oriented=False),
+        },
+        rounds=5,
+    )
+    connection.close()
+    scale = {"4 columns as tuples (a tenth), thrown away": 10}
+    return [
+        {
+            "": name,
+            "ns a row": seconds * scale.get(name, 1) / BLOCK * 1e9,
+            "million rows/s": BLOCK / scale.get(name, 1) / seconds / 1e6,
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def read_rows(store: Store, columns: Columns) -> list[Row]:
+    """Time queries on a connection, on the view that shows each row once, and through the server."""
+    for i in range(20):
+        store.insert("stored_trades", columns("trades", trades(i * BLOCK)))
+    connection = chdb.connect(store.dsn.path)  # type: ignore[no-untyped-call]
+    server = EmbeddedServer(store, port=0)
+    server.start()
+    url = f"http://{server.host}:{server.port}/"
+
+    def ask(sql: str) -> bytes:
+        with urllib.request.urlopen(url, sql.encode()) as response:
+            return bytes(response.read())
+
+    one = "SELECT avg(price) FROM pairflow.{} WHERE symbol = 'S3USDT' AND id BETWEEN 100000 AND 105000"
+    every = "SELECT symbol, avg(price) FROM pairflow.{} GROUP BY symbol"
+    many = "SELECT * FROM pairflow.trades LIMIT 200000 FORMAT Native"
+    times = interleaved(
+        {
+            "SELECT 1, connection": lambda: connection.query("SELECT 1"),
+            "SELECT 1, server": lambda: ask("SELECT 1"),
+            "5,000 trades of a symbol, table (may be double)": lambda: connection.query(
+                one.format("stored_trades")
+            ),
+            "5,000 trades of a symbol, view (each once)": lambda: connection.query(one.format("trades")),
+            "2 million trades, table (may be double)": lambda: connection.query(
+                every.format("stored_trades")
+            ),
+            "2 million trades, view (each once)": lambda: connection.query(every.format("trades")),
+            "200,000 trades as Native, connection": lambda: connection.query(many),
+            "200,000 trades as Native, server": lambda: ask(many),
+        },
+        rounds=5,
+    )
+    server.stop()
+    connection.close()
+    return [{"": name, "ms": seconds * 1e3} for name, seconds in times.items()]
+
+
+def main() -> None:
+    """Print all tables."""
+    columns = Columns(market="spot", source="binance", symbols=SYMBOLS, pairs=[])
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with Store.open(f"chdb://{folder}/store", source="binance") as store:
+            note = f"Trades of ten symbols in blocks of {BLOCK:,}, eleven columns."
+            print(report("Write trades", COMMAND, write_rows(store, columns), PACKAGES, note))
+            print(report("Read trades", COMMAND, read_rows(store, columns), PACKAGES))
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
