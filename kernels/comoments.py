@@ -35,50 +35,34 @@ from numpy.typing import ArrayLike, NDArray
 from kernels.compile import inlined, kernel
 from kernels.records import METRIC, Block
 
+SUMS = np.dtype(
+    [
+        ("count", np.int64),  # complete observations
+        ("part", np.float64),  # 1 / count
+        ("retry", np.int64),  # number of the observation from which lost digits are looked for
+        ("anchor_y", np.float64),
+        ("anchor_x", np.float64),
+        ("slope", np.float64),
+        ("x", np.float64),  # sum of dx = x - anchor_x, e = (y - anchor_y) - slope * dx, and their products
+        ("e", np.float64),
+        ("xx", np.float64),
+        ("xe", np.float64),
+        ("ee", np.float64),
+        ("peak_xx", np.float64),  # the largest that xx has been since it was taken anew
+        ("peak_ee", np.float64),
+    ]
+)
+"""Sums over a rolling window, about an anchor and a slope."""
+
 STATE = np.dtype(
     [
         ("first", np.int64),  # number of the pair's first observation; -1: none yet
         ("last", np.int64),  # number of the newest observation in the sums
         ("phase", np.int64),  # the sums are taken anew when (number + phase) % window == 0
         ("due", np.int64),  # number of the observation when that is next
-        ("retry", np.int64),  # number of the observation from which lost digits are looked for
-        ("count", np.int64),  # complete observations in the window
-        ("part", np.float64),  # 1 / count
-        ("anchor_y", np.float64),
-        ("anchor_x", np.float64),
-        ("slope", np.float64),
-        ("sum_x", np.float64),  # over the window, x from its anchor, e the residual
-        ("sum_e", np.float64),
-        ("sum_xx", np.float64),
-        ("sum_xe", np.float64),
-        ("sum_ee", np.float64),
-        ("peak_xx", np.float64),  # the largest that sum_xx has been since it was taken anew
-        ("peak_ee", np.float64),
-        ("z_retry", np.int64),  # the same over the z window
-        ("z_count", np.int64),
-        ("z_part", np.float64),
-        ("z_anchor_y", np.float64),
-        ("z_anchor_x", np.float64),
-        ("z_slope", np.float64),
-        ("z_x", np.float64),
-        ("z_e", np.float64),
-        ("z_xx", np.float64),
-        ("z_xe", np.float64),
-        ("z_ee", np.float64),
-        ("z_peak_xx", np.float64),
-        ("z_peak_ee", np.float64),
-        ("return_retry", np.int64),  # the same of returns, without a slope
-        ("return_count", np.int64),
-        ("return_part", np.float64),
-        ("return_anchor_y", np.float64),
-        ("return_anchor_x", np.float64),
-        ("return_y", np.float64),
-        ("return_x", np.float64),
-        ("return_yy", np.float64),
-        ("return_xy", np.float64),
-        ("return_xx", np.float64),
-        ("return_peak_yy", np.float64),
-        ("return_peak_xx", np.float64),
+        ("prices", SUMS),  # over the window
+        ("z", SUMS),  # of prices over the z window
+        ("returns", SUMS),  # over the window; their slope is 0
     ]
 )
 """What a pair carries from one observation to the next, for one window. Plain numbers: to bytes and back."""
@@ -91,18 +75,15 @@ _LOST = 1e-4
 # the legs lie on a line.
 _LINE = 2e-31
 
-Sums = tuple[float, float, float, float, float, float, float, float, float]
-"""Means of x and e, Sxx and its inverse, beta - slope and the residual sum; z means of x and e, z squares."""
+Settled = tuple[float, float, float, float, float]
+"""Sxx and its inverse, beta - slope, and the sums of squares of residuals and of spreads in the z window."""
 
 _WRONG_DEPTH = "windows must be at least 2, the z window 1, and the rings as deep as depth_needed says"
 
 SYMBOL = np.dtype(
     [
-        (
-            "first",
-            np.int64,
-        ),  # number of the matrix's first observation; -1: none yet; the same in all symbols
-        ("last", np.int64),  # number of the newest observation in the sums, likewise
+        ("first", np.int64),  # as in STATE, the same for all symbols
+        ("last", np.int64),
         ("retry", np.int64),  # number of the observation from which lost digits are looked for
         ("count", np.int64),  # finite observations in the window
         ("anchor", np.float64),
@@ -180,380 +161,236 @@ def _complete(y: float, x: float) -> bool:
 
 
 @inlined
-def _clear(st: Any) -> None:
-    st.count = 0
-    st.part = 0.0
-    st.anchor_y = st.anchor_x = st.slope = 0.0
-    st.sum_x = st.sum_e = st.sum_xx = st.sum_xe = st.sum_ee = 0.0
-    st.peak_xx = st.peak_ee = 0.0
+def _clear(sums: Any) -> None:
+    sums.count = 0
+    sums.part = sums.anchor_y = sums.anchor_x = sums.slope = 0.0
+    sums.x = sums.e = sums.xx = sums.xe = sums.ee = sums.peak_xx = sums.peak_ee = 0.0
 
 
 @inlined
-def _clear_z(st: Any) -> None:
-    st.z_count = 0
-    st.z_part = 0.0
-    st.z_anchor_y = st.z_anchor_x = st.z_slope = 0.0
-    st.z_x = st.z_e = st.z_xx = st.z_xe = st.z_ee = 0.0
-    st.z_peak_xx = st.z_peak_ee = 0.0
-
-
-@inlined
-def _clear_returns(st: Any) -> None:
-    st.return_count = 0
-    st.return_part = 0.0
-    st.return_anchor_y = st.return_anchor_x = 0.0
-    st.return_y = st.return_x = st.return_yy = st.return_xy = st.return_xx = 0.0
-    st.return_peak_yy = st.return_peak_xx = 0.0
-
-
-@inlined
-def _three(a: Any, iy: int, ix: int, begin: int, step: int) -> tuple[int, int, int]:
-    """Return the columns of the oldest, a middle and the newest complete observation; -1 without any."""
-    depth = a.shape[1]
-    oldest = begin
-    while oldest <= step and not _complete(a[iy, oldest % depth], a[ix, oldest % depth]):
-        oldest += 1
-    if oldest > step:
-        return -1, -1, -1
-    newest = step
-    while not _complete(a[iy, newest % depth], a[ix, newest % depth]):
-        newest -= 1
-    middle = (oldest + newest) // 2
-    while not _complete(a[iy, middle % depth], a[ix, middle % depth]):
-        middle += 1
-    return oldest % depth, middle % depth, newest % depth
-
-
-@inlined
-def _sum_anew(values: Any, iy: int, ix: int, begin: int, step: int, st: Any) -> None:
-    """Take the sums over the window anew, about the anchors and slope of the state."""
-    depth = values.shape[1]
-    n = 0
-    sx = se = sxx = sxe = see = 0.0
-    c = begin % depth
-    for _ in range(begin, step + 1):
-        y = values[iy, c]
-        x = values[ix, c]
-        if _complete(y, x):
-            dx = x - st.anchor_x
-            e = fma(-st.slope, dx, y - st.anchor_y)
-            n += 1
-            sx += dx
-            se += e
-            sxx += dx * dx
-            sxe += dx * e
-            see += e * e
-        c += 1
-        if c == depth:
-            c = 0
-    st.count = n
-    st.part = 1.0 / n
-    st.sum_x = sx
-    st.sum_e = se
-    st.sum_xx = st.peak_xx = sxx
-    st.sum_xe = sxe
-    st.sum_ee = st.peak_ee = see
-
-
-@njit(nogil=True, error_model="numpy")
-def _anchor(values: Any, iy: int, ix: int, step: int, window: int, st: Any) -> None:
-    """Take anchors, slope and sums of prices anew from the window."""
-    begin = max(st.first, step - window + 1)
-    a, b, c = _three(values, iy, ix, begin, step)
-    if a < 0:
-        _clear(st)
-        return
-    # Medians of three prices of the window: near the others even when one print is absurd, and equal to them
-    # when all are the same, so that sums are exactly 0.
-    st.anchor_y = _median(values[iy, a], values[iy, b], values[iy, c])
-    st.anchor_x = _median(values[ix, a], values[ix, b], values[ix, c])
-    st.slope = 0.0
-    _sum_anew(values, iy, ix, begin, step, st)
-    for _ in range(2):
-        n = st.count
-        sxx = st.sum_xx - st.sum_x * (st.sum_x / n)
-        sxe = st.sum_xe - st.sum_x * (st.sum_e / n)
-        see = st.sum_ee - st.sum_e * (st.sum_e / n)
-        if n < 2 or not sxx > _LOST * _LOST * st.sum_xx:
-            break
-        st.slope += sxe / sxx
-        # The two medians may come from different observations, off the line: move the anchor onto it.
-        st.anchor_y += _median(
-            fma(-st.slope, values[ix, a] - st.anchor_x, values[iy, a] - st.anchor_y),
-            fma(-st.slope, values[ix, b] - st.anchor_x, values[iy, b] - st.anchor_y),
-            fma(-st.slope, values[ix, c] - st.anchor_x, values[iy, c] - st.anchor_y),
-        )
-        _sum_anew(values, iy, ix, begin, step, st)
-        # Where the legs move as one, the slope itself suffered: once more, from residuals.
-        if see - sxe * (sxe / sxx) > 1e-8 * see:
-            break
-
-
-@njit(nogil=True, error_model="numpy")
-def _anchor_z(values: Any, iy: int, ix: int, step: int, z_window: int, slope: float, st: Any) -> None:
-    """Take the sums over the z window anew, for a slope, from anchors in the window."""
-    depth = values.shape[1]
-    begin = max(st.first, step - z_window + 1)
-    a, b, c = _three(values, iy, ix, begin, step)
-    _clear_z(st)
-    if a < 0:
-        return
-    st.z_slope = slope
-    st.z_anchor_y = _median(values[iy, a], values[iy, b], values[iy, c])
-    st.z_anchor_x = _median(values[ix, a], values[ix, b], values[ix, c])
-    st.z_anchor_y += _median(
-        fma(-slope, values[ix, a] - st.z_anchor_x, values[iy, a] - st.z_anchor_y),
-        fma(-slope, values[ix, b] - st.z_anchor_x, values[iy, b] - st.z_anchor_y),
-        fma(-slope, values[ix, c] - st.z_anchor_x, values[iy, c] - st.z_anchor_y),
-    )
-    n = 0
-    sx = se = sxx = sxe = see = 0.0
-    c = begin % depth
-    for _ in range(begin, step + 1):
-        y = values[iy, c]
-        x = values[ix, c]
-        if _complete(y, x):
-            dx = x - st.z_anchor_x
-            e = fma(-slope, dx, y - st.z_anchor_y)
-            n += 1
-            sx += dx
-            se += e
-            sxx += dx * dx
-            sxe += dx * e
-            see += e * e
-        c += 1
-        if c == depth:
-            c = 0
-    st.z_count = n
-    st.z_part = 1.0 / n
-    st.z_x = sx
-    st.z_e = se
-    st.z_xx = st.z_peak_xx = sxx
-    st.z_xe = sxe
-    st.z_ee = st.z_peak_ee = see
-
-
-@njit(nogil=True, error_model="numpy")
-def _anchor_returns(returns: Any, iy: int, ix: int, step: int, window: int, st: Any) -> None:
-    """Take the sums of returns anew, from anchors in the window."""
-    depth = returns.shape[1]
-    begin = max(st.first, step - window + 1)
-    a, b, c = _three(returns, iy, ix, begin, step)
-    _clear_returns(st)
-    if a < 0:
-        return
-    st.return_anchor_y = _median(returns[iy, a], returns[iy, b], returns[iy, c])
-    st.return_anchor_x = _median(returns[ix, a], returns[ix, b], returns[ix, c])
-    n = 0
-    sx = sy = sxx = sxy = syy = 0.0
-    c = begin % depth
-    for _ in range(begin, step + 1):
-        y = returns[iy, c]
-        x = returns[ix, c]
-        if _complete(y, x):
-            dy = y - st.return_anchor_y
-            dx = x - st.return_anchor_x
-            n += 1
-            sx += dx
-            sy += dy
-            sxx += dx * dx
-            sxy += dx * dy
-            syy += dy * dy
-        c += 1
-        if c == depth:
-            c = 0
-    st.return_count = n
-    st.return_part = 1.0 / n
-    st.return_x = sx
-    st.return_y = sy
-    st.return_xx = st.return_peak_xx = sxx
-    st.return_xy = sxy
-    st.return_yy = st.return_peak_yy = syy
-
-
-@inlined
-def _moments(st: Any) -> tuple[float, float, float, float, float, float]:
-    """Return means of x and e, the sum of x x about them, its inverse, beta - slope and the residual sum."""
-    mean_x = st.sum_x * st.part
-    mean_e = st.sum_e * st.part
-    sxx = st.sum_xx - st.sum_x * mean_x
-    sxe = st.sum_xe - st.sum_x * mean_e
-    see = st.sum_ee - st.sum_e * mean_e
-    inverse = 1.0 / sxx if sxx > 0.0 else 0.0
-    change = sxe * inverse
-    return mean_x, mean_e, sxx, inverse, change, see - sxe * change
-
-
-@inlined
-def _lost(st: Any, sxx: float, residual: float) -> bool:
-    """Tell whether a sum is so far below what went through it that digits are lost; also where it is NaN."""
-    return not (
-        sxx >= _LOST * st.peak_xx
-        and (residual >= _LOST * st.peak_ee or st.peak_ee <= _LINE * st.slope * st.slope * st.peak_xx)
-    )
-
-
-@inlined
-def _z_moments(st: Any, beta: float, change: float) -> tuple[float, float, float]:
-    """Return the means of x and e over the z window, and the sum of squares of the spread about its mean."""
-    change += st.slope - st.z_slope
-    mean_x = st.z_x * st.z_part
-    mean_e = st.z_e * st.z_part
-    xx = st.z_xx - st.z_x * mean_x
-    xe = st.z_xe - st.z_x * mean_e
-    ee = st.z_ee - st.z_e * mean_e
-    return mean_x, mean_e, ee - change * (2.0 * xe - change * xx)
-
-
-@inlined
-def _z_lost(st: Any, change: float, squares: float) -> bool:
-    change += st.slope - st.z_slope
-    through = st.z_peak_ee + change * change * st.z_peak_xx
-    return not (squares >= _LOST * through or through <= _LINE * st.slope * st.slope * st.z_peak_xx)
-
-
-@inlined
-def _settle(values: Any, iy: int, ix: int, step: int, window: int, z_window: int, st: Any) -> Sums:
-    """See to it that no digits are lost, and sum up."""
-    if step == st.due:
-        _anchor(values, iy, ix, step, window, st)
-        _anchor_z(values, iy, ix, step, z_window, st.slope, st)
-        st.due = step + window
-        st.retry = st.z_retry = st.return_retry = step
-    if st.count < 3:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
-    if step >= st.retry and _lost(st, sxx, residual):
-        _anchor(values, iy, ix, step, window, st)
-        mean_x, mean_e, sxx, inverse, change, residual = _moments(st)
-        if _lost(st, sxx, residual):
-            # Even fresh sums look like this: looking again at each observation would cost a window each.
-            st.retry = step + 1 + window // 8
-    beta = st.slope + change
-    if st.sum_ee <= _LINE * st.slope * st.slope * st.sum_xx:
-        residual = 0.0
-    residual = max(residual, 0.0)
-
-    z_mean_x = z_mean_e = squares = 0.0
-    if st.z_count > 0 and step - st.first + 1 >= z_window:
-        z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
-        if step >= st.z_retry and _z_lost(st, change, squares):
-            _anchor_z(values, iy, ix, step, z_window, beta, st)
-            z_mean_x, z_mean_e, squares = _z_moments(st, beta, change)
-            if _z_lost(st, change, squares):
-                st.z_retry = step + 1 + z_window // 8
-        if not squares > _LINE * beta * beta * st.z_xx:
-            squares = 0.0
-    return mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares
-
-
-@inlined
-def _advance(values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any) -> Sums:
-    """Let observation `step` in and those that leave out, and sum up."""
-    depth = values.shape[1]
-    # The state stays in memory; the sums of one observation are added in one go, so that each goes through
-    # memory once.
-    n = st.count
-    sx = st.sum_x
-    se = st.sum_e
-    sxx = st.sum_xx
-    sxe = st.sum_xe
-    see = st.sum_ee
-    anchor_y = st.anchor_y
-    anchor_x = st.anchor_x
-    slope = st.slope
-    z_n = st.z_count
-    zx = st.z_x
-    ze = st.z_e
-    zxx = st.z_xx
-    zxe = st.z_xe
-    zee = st.z_ee
-    z_anchor_y = st.z_anchor_y
-    z_anchor_x = st.z_anchor_x
-    z_slope = st.z_slope
-    if step - window >= st.first:
+def _slide(
+    values: Any, iy: int, ix: int, c: int, step: int, window: int, first: int, slope: float, sums: Any
+) -> None:
+    """Let observation `step`, in column `c`, in, and the one that leaves the window out."""
+    n = sums.count
+    sx = sums.x
+    se = sums.e
+    sxx = sums.xx
+    sxe = sums.xe
+    see = sums.ee
+    if step - window >= first:
         leaving = c - window
         if leaving < 0:
-            leaving += depth
+            leaving += values.shape[1]
         y = values[iy, leaving]
         x = values[ix, leaving]
         if _complete(y, x):
-            dx = x - anchor_x
-            e = fma(-slope, dx, y - anchor_y)
+            dx = x - sums.anchor_x
+            e = fma(-sums.slope, dx, y - sums.anchor_y)
             n -= 1
             sx -= dx
             se -= e
             sxx -= dx * dx
             sxe -= dx * e
             see -= e * e
-    if step - z_window >= st.first:
-        leaving = c - z_window
-        if leaving < 0:
-            leaving += depth
-        y = values[iy, leaving]
-        x = values[ix, leaving]
-        if _complete(y, x):
-            dx = x - z_anchor_x
-            e = fma(-z_slope, dx, y - z_anchor_y)
-            z_n -= 1
-            zx -= dx
-            ze -= e
-            zxx -= dx * dx
-            zxe -= dx * e
-            zee -= e * e
     y = values[iy, c]
     x = values[ix, c]
     if _complete(y, x):
         if n == 0:
-            st.anchor_y = anchor_y = y
-            st.anchor_x = anchor_x = x
-            st.slope = slope = 0.0
+            sums.anchor_y = y
+            sums.anchor_x = x
+            sums.slope = slope
+            sums.peak_xx = sums.peak_ee = 0.0
             sx = se = sxx = sxe = see = 0.0
-            st.peak_xx = st.peak_ee = 0.0
-        if z_n == 0:
-            st.z_anchor_y = z_anchor_y = y
-            st.z_anchor_x = z_anchor_x = x
-            st.z_slope = z_slope = slope
-            zx = ze = zxx = zxe = zee = 0.0
-            st.z_peak_xx = st.z_peak_ee = 0.0
-        dx = x - anchor_x
-        e = fma(-slope, dx, y - anchor_y)
+        dx = x - sums.anchor_x
+        e = fma(-sums.slope, dx, y - sums.anchor_y)
         n += 1
         sx += dx
         se += e
         sxx += dx * dx
         sxe += dx * e
         see += e * e
-        st.peak_xx = max(st.peak_xx, sxx)
-        st.peak_ee = max(st.peak_ee, see)
-        dx = x - z_anchor_x
-        e = fma(-z_slope, dx, y - z_anchor_y)
-        z_n += 1
-        zx += dx
-        ze += e
-        zxx += dx * dx
-        zxe += dx * e
-        zee += e * e
-        st.z_peak_xx = max(st.z_peak_xx, zxx)
-        st.z_peak_ee = max(st.z_peak_ee, zee)
-    st.last = step
-    if n != st.count:
-        st.count = n
-        st.part = 1.0 / n if n > 0 else 0.0
-    st.sum_x = sx
-    st.sum_e = se
-    st.sum_xx = sxx
-    st.sum_xe = sxe
-    st.sum_ee = see
-    if z_n != st.z_count:
-        st.z_count = z_n
-        st.z_part = 1.0 / z_n if z_n > 0 else 0.0
-    st.z_x = zx
-    st.z_e = ze
-    st.z_xx = zxx
-    st.z_xe = zxe
-    st.z_ee = zee
+        sums.peak_xx = max(sums.peak_xx, sxx)
+        sums.peak_ee = max(sums.peak_ee, see)
+    if n != sums.count:  # rarely: a division takes as long as ten additions
+        sums.count = n
+        sums.part = 1.0 / n if n > 0 else 0.0
+    sums.x = sx
+    sums.e = se
+    sums.xx = sxx
+    sums.xe = sxe
+    sums.ee = see
 
+
+@inlined
+def _three(values: Any, iy: int, ix: int, begin: int, step: int) -> tuple[int, int, int]:
+    """Return the columns of the oldest, a middle and the newest complete observation; -1 without any."""
+    depth = values.shape[1]
+    oldest = begin
+    while oldest <= step and not _complete(values[iy, oldest % depth], values[ix, oldest % depth]):
+        oldest += 1
+    if oldest > step:
+        return -1, -1, -1
+    newest = step
+    while not _complete(values[iy, newest % depth], values[ix, newest % depth]):
+        newest -= 1
+    middle = (oldest + newest) // 2
+    while not _complete(values[iy, middle % depth], values[ix, middle % depth]):
+        middle += 1
+    return oldest % depth, middle % depth, newest % depth
+
+
+@njit(nogil=True, error_model="numpy")
+def _anchor(values: Any, iy: int, ix: int, begin: int, step: int, slope: float, sums: Any) -> None:
+    """Take the sums from `begin` to `step` anew, for a slope, about an anchor among the observations."""
+    _clear(sums)
+    a, b, c = _three(values, iy, ix, begin, step)
+    if a < 0:
+        return
+    # Medians of three: near the others even when one print is absurd, and equal to them when all are the
+    # same, so that sums are exactly 0.
+    anchor_x = _median(values[ix, a], values[ix, b], values[ix, c])
+    anchor_y = _median(values[iy, a], values[iy, b], values[iy, c])
+    # They may come from different observations, off the line of that slope: move the anchor onto it.
+    anchor_y += _median(
+        fma(-slope, values[ix, a] - anchor_x, values[iy, a] - anchor_y),
+        fma(-slope, values[ix, b] - anchor_x, values[iy, b] - anchor_y),
+        fma(-slope, values[ix, c] - anchor_x, values[iy, c] - anchor_y),
+    )
+    n = 0
+    sx = se = sxx = sxe = see = 0.0
+    depth = values.shape[1]
+    c = begin % depth
+    for _ in range(begin, step + 1):
+        y = values[iy, c]
+        x = values[ix, c]
+        if _complete(y, x):
+            dx = x - anchor_x
+            e = fma(-slope, dx, y - anchor_y)
+            n += 1
+            sx += dx
+            se += e
+            sxx += dx * dx
+            sxe += dx * e
+            see += e * e
+        c += 1
+        if c == depth:
+            c = 0
+    sums.count = n
+    sums.part = 1.0 / n
+    sums.anchor_y = anchor_y
+    sums.anchor_x = anchor_x
+    sums.slope = slope
+    sums.x = sx
+    sums.e = se
+    sums.xx = sums.peak_xx = sxx
+    sums.xe = sxe
+    sums.ee = sums.peak_ee = see
+
+
+@inlined
+def _about_mean(sums: Any) -> tuple[float, float, float]:
+    """Return the sums of x x, x e and e e about the means."""
+    mean_x = sums.x * sums.part
+    return sums.xx - sums.x * mean_x, sums.xe - sums.e * mean_x, sums.ee - sums.e * (sums.e * sums.part)
+
+
+@njit(nogil=True, error_model="numpy")
+def _fit(values: Any, iy: int, ix: int, begin: int, step: int, sums: Any) -> None:
+    """Take the sums from `begin` to `step` anew, for the slope of least squares."""
+    _anchor(values, iy, ix, begin, step, 0.0, sums)
+    for _ in range(2):
+        sxx, sxe, see = _about_mean(sums)
+        if sums.count < 2 or not sxx > _LOST * _LOST * sums.xx:
+            return
+        change = sxe / sxx
+        _anchor(values, iy, ix, begin, step, sums.slope + change, sums)
+        # Where the legs move as one, the slope itself suffered: once more, from residuals.
+        if see - sxe * change > 1e-8 * see:
+            return
+
+
+@inlined
+def _on_line(sums: Any) -> bool:
+    """Tell whether residuals are no more than the rounding of the slope."""
+    return bool(sums.ee <= _LINE * sums.slope * sums.slope * sums.xx)
+
+
+@inlined
+def _prices_lost(sums: Any, sxx: float, residual: float) -> bool:
+    """Tell whether a sum is so far below what went through it that digits are lost; also where it is NaN."""
+    return not (sxx >= _LOST * sums.peak_xx and (residual >= _LOST * sums.peak_ee or _on_line(sums)))
+
+
+@inlined
+def _returns_lost(sums: Any) -> bool:
+    sxx, _, syy = _about_mean(sums)
+    return not (sxx >= _LOST * sums.peak_xx and syy >= _LOST * sums.peak_ee)
+
+
+@inlined
+def _spread_squares(sums: Any, change: float) -> tuple[float, bool]:
+    """Return the sum of squares of y - (slope + change) x about its mean, and whether digits are lost."""
+    sxx, sxe, see = _about_mean(sums)
+    squares = see - change * (2.0 * sxe - change * sxx)
+    through = sums.peak_ee + change * change * sums.peak_xx
+    return squares, not (
+        squares >= _LOST * through or through <= _LINE * sums.slope * sums.slope * sums.peak_xx
+    )
+
+
+@inlined
+def _settle(values: Any, iy: int, ix: int, step: int, window: int, z_window: int, st: Any) -> Settled:
+    """See to it that no digits are lost, and sum up."""
+    prices = st.prices
+    z = st.z
+    begin = max(st.first, step - window + 1)
+    z_begin = max(st.first, step - z_window + 1)
+    if step == st.due:
+        _fit(values, iy, ix, begin, step, prices)
+        _anchor(values, iy, ix, z_begin, step, prices.slope, z)
+        st.due = step + window
+        prices.retry = z.retry = step
+    if prices.count < 3:
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+    sxx, sxe, see = _about_mean(prices)
+    inverse = 1.0 / sxx if sxx > 0.0 else 0.0
+    change = sxe * inverse
+    residual = see - sxe * change
+    if step >= prices.retry and _prices_lost(prices, sxx, residual):
+        _fit(values, iy, ix, begin, step, prices)
+        sxx, sxe, see = _about_mean(prices)
+        inverse = 1.0 / sxx if sxx > 0.0 else 0.0
+        change = sxe * inverse
+        residual = see - sxe * change
+        if _prices_lost(prices, sxx, residual):
+            # Even fresh sums look like this: looking again at each observation would cost a window each.
+            prices.retry = step + 1 + window // 8
+    if _on_line(prices):
+        residual = 0.0
+
+    squares = 0.0
+    if z.count > 0 and step - st.first + 1 >= z_window:
+        beta = prices.slope + change
+        squares, lost = _spread_squares(z, change + (prices.slope - z.slope))
+        if lost and step >= z.retry:
+            _anchor(values, iy, ix, z_begin, step, beta, z)
+            squares, lost = _spread_squares(z, change + (prices.slope - z.slope))
+            if lost:
+                z.retry = step + 1 + z_window // 8
+        if not squares > _LINE * beta * beta * z.xx:
+            squares = 0.0
+    return sxx, inverse, change, max(residual, 0.0), squares
+
+
+@inlined
+def _advance(
+    values: Any, iy: int, ix: int, c: int, step: int, window: int, z_window: int, st: Any
+) -> Settled:
+    """Roll the sums of prices on to observation `step`, and sum up."""
+    _slide(values, iy, ix, c, step, window, st.first, 0.0, st.prices)
+    _slide(values, iy, ix, c, step, z_window, st.first, st.prices.slope, st.z)
+    st.last = step
     return _settle(values, iy, ix, step, window, z_window, st)
 
 
@@ -561,69 +398,13 @@ def _advance(values: Any, iy: int, ix: int, c: int, step: int, window: int, z_wi
 def _advance_returns(
     returns: Any, iy: int, ix: int, c: int, step: int, window: int, due: bool, st: Any
 ) -> None:
-    """Let the returns of observation `step` in and those that leave out."""
-    n = st.return_count
-    sx = st.return_x
-    sy = st.return_y
-    sxx = st.return_xx
-    sxy = st.return_xy
-    syy = st.return_yy
-    if step - window >= st.first:
-        leaving = c - window
-        if leaving < 0:
-            leaving += returns.shape[1]
-        y = returns[iy, leaving]
-        x = returns[ix, leaving]
-        if _complete(y, x):
-            dy = y - st.return_anchor_y
-            dx = x - st.return_anchor_x
-            n -= 1
-            sx -= dx
-            sy -= dy
-            sxx -= dx * dx
-            sxy -= dx * dy
-            syy -= dy * dy
-    y = returns[iy, c]
-    x = returns[ix, c]
-    if _complete(y, x):
-        if n == 0:
-            st.return_anchor_y = y
-            st.return_anchor_x = x
-            sx = sy = sxx = sxy = syy = 0.0
-            st.return_peak_yy = st.return_peak_xx = 0.0
-        dy = y - st.return_anchor_y
-        dx = x - st.return_anchor_x
-        n += 1
-        sx += dx
-        sy += dy
-        sxx += dx * dx
-        sxy += dx * dy
-        syy += dy * dy
-        st.return_peak_yy = max(st.return_peak_yy, syy)
-        st.return_peak_xx = max(st.return_peak_xx, sxx)
-    if n != st.return_count:
-        st.return_count = n
-        st.return_part = 1.0 / n if n > 0 else 0.0
-    st.return_x = sx
-    st.return_y = sy
-    st.return_xx = sxx
-    st.return_xy = sxy
-    st.return_yy = syy
-    if due:
-        _anchor_returns(returns, iy, ix, step, window, st)
-    elif st.return_count >= 2 and step >= st.return_retry and _returns_lost(st):
-        _anchor_returns(returns, iy, ix, step, window, st)
-        if _returns_lost(st):
-            st.return_retry = step + 1 + window // 8
-
-
-@inlined
-def _returns_lost(st: Any) -> bool:
-    part = st.return_part
-    return not (
-        st.return_yy - st.return_y * (st.return_y * part) >= _LOST * st.return_peak_yy
-        and st.return_xx - st.return_x * (st.return_x * part) >= _LOST * st.return_peak_xx
-    )
+    """Roll the sums of returns on to observation `step`."""
+    sums = st.returns
+    _slide(returns, iy, ix, c, step, window, st.first, 0.0, sums)
+    lost = sums.count >= 2 and step >= sums.retry and _returns_lost(sums)
+    if due or lost:
+        _anchor(returns, iy, ix, max(st.first, step - window + 1), step, 0.0, sums)
+        sums.retry = step + 1 + window // 8 if sums.count >= 2 and _returns_lost(sums) else step
 
 
 @inlined
@@ -632,7 +413,7 @@ def _begin(st: Any, step: int, window: int) -> None:
     st.first = step
     st.last = step - 1
     st.due = step + (window - (step + st.phase) % window) % window
-    st.retry = st.z_retry = st.return_retry = step
+    st.prices.retry = st.z.retry = st.returns.retry = step
 
 
 @inlined
@@ -644,23 +425,26 @@ def _measure(
     step: int,
     z_window: int,
     st: Any,
-    sums: Sums,
+    settled: Settled,
 ) -> tuple[float, float, float, float, float, float, float, float, float, float]:
     """Return what METRIC says of hedge ratio, spread and correlation, in the order of its fields."""
-    mean_x, mean_e, sxx, inverse, change, residual, z_mean_x, z_mean_e, squares = sums
+    sxx, inverse, change, residual, squares = settled
+    prices = st.prices
+    z = st.z
     beta = alpha = beta_error = alpha_error = r_squared = correlation = np.nan
     spread = spread_mean = spread_std = z_score = np.nan
-    n = st.count
+    n = prices.count
     if n >= 3 and sxx > 0.0:
-        beta = st.slope + change
+        beta = prices.slope + change
+        mean_x = prices.x * prices.part
         # Of y - beta x = (anchor_y - slope anchor_x) - change anchor_x + e - change dx no part is large
         # beside the spread, so the rounding of beta itself does not reach it.
-        level = fma(-st.slope, st.anchor_x, st.anchor_y) - change * st.anchor_x
-        alpha = level + (mean_e - change * mean_x)
+        level = fma(-prices.slope, prices.anchor_x, prices.anchor_y) - change * prices.anchor_x
+        alpha = level + (prices.e * prices.part - change * mean_x)
         variance = residual / (n - 2)
-        centre = st.anchor_x + mean_x
+        centre = prices.anchor_x + mean_x
         beta_error = np.sqrt(variance * inverse)
-        alpha_error = np.sqrt(variance * (st.part + centre * centre * inverse))
+        alpha_error = np.sqrt(variance * (prices.part + centre * centre * inverse))
         explained = beta * beta * sxx
         total = residual + explained
         if total > 0.0:
@@ -669,36 +453,43 @@ def _measure(
         y = values[iy, c]
         x = values[ix, c]
         here = np.nan
-        z_change = change + (st.slope - st.z_slope)
+        z_change = change + (prices.slope - z.slope)
         if _complete(y, x):
-            dx = x - st.anchor_x
-            spread = level + fma(-change, dx, fma(-st.slope, dx, y - st.anchor_y))
-            dx = x - st.z_anchor_x
-            here = fma(-z_change, dx, fma(-st.z_slope, dx, y - st.z_anchor_y))
-        if step - st.first + 1 >= z_window and st.z_count > 0:
-            mean = z_mean_e - z_change * z_mean_x
-            dx = st.z_anchor_x - st.anchor_x
-            origin = fma(-change, dx, fma(-st.slope, dx, st.z_anchor_y - st.anchor_y))
+            dx = x - prices.anchor_x
+            spread = level + fma(-change, dx, fma(-prices.slope, dx, y - prices.anchor_y))
+            dx = x - z.anchor_x
+            here = fma(-z_change, dx, fma(-z.slope, dx, y - z.anchor_y))
+        if step - st.first + 1 >= z_window and z.count > 0:
+            mean = (z.e - z_change * z.x) * z.part
+            dx = z.anchor_x - prices.anchor_x
+            origin = fma(-change, dx, fma(-prices.slope, dx, z.anchor_y - prices.anchor_y))
             spread_mean = level + origin + mean
-            spread_std = np.sqrt(squares * st.z_part)
+            spread_std = np.sqrt(squares * z.part)
             if squares > 0.0:
                 z_score = (here - mean) / spread_std
     return (
-        beta, alpha, beta_error, alpha_error, r_squared, spread, spread_mean, spread_std, z_score,
+        beta,
+        alpha,
+        beta_error,
+        alpha_error,
+        r_squared,
+        spread,
+        spread_mean,
+        spread_std,
+        z_score,
         correlation,
-    )  # fmt: skip
+    )
 
 
 @inlined
-def _measure_returns(st: Any) -> tuple[float, float, float]:
+def _measure_returns(sums: Any) -> tuple[float, float, float]:
     """Return correlation and volatilities of the returns."""
     correlation = volatility_y = volatility_x = np.nan
-    n = st.return_count
+    n = sums.count
     if n >= 2:
-        part = st.return_part
-        syy = max(st.return_yy - st.return_y * (st.return_y * part), 0.0)
-        sxx = max(st.return_xx - st.return_x * (st.return_x * part), 0.0)
-        sxy = st.return_xy - st.return_x * (st.return_y * part)
+        sxx, sxy, syy = _about_mean(sums)
+        sxx = max(sxx, 0.0)
+        syy = max(syy, 0.0)
         part = 1.0 / (n - 1)
         volatility_y = np.sqrt(syy * part)
         volatility_x = np.sqrt(sxx * part)
@@ -720,9 +511,9 @@ def _replay(
             first += 1
     # What came before the sums were last taken anew leaves no trace in them.
     start = max(first, step - (step + st.phase) % window)
-    _clear(st)
-    _clear_z(st)
-    _clear_returns(st)
+    _clear(st.prices)
+    _clear(st.z)
+    _clear(st.returns)
     _begin(st, start, window)
     st.first = first
     for s in range(start, end):
@@ -795,10 +586,10 @@ def update_pairs(
             if s != st.last + 1:
                 _replay(values, returns, iy, ix, s, s, window, z_window, st)
             due = s == st.due
-            sums = _advance(values, iy, ix, c, s, window, z_window, st)
+            settled = _advance(values, iy, ix, c, s, window, z_window, st)
             _advance_returns(returns, iy, ix, c, s, window, due, st)
-            measured = _measure(values, iy, ix, c, s, z_window, st, sums)
-            row.observations = st.count
+            measured = _measure(values, iy, ix, c, s, z_window, st, settled)
+            row.observations = st.prices.count
             row.hedge_ratio = measured[0]
             row.intercept = measured[1]
             row.hedge_ratio_stderr = measured[2]
@@ -809,7 +600,7 @@ def update_pairs(
             row.spread_std = measured[7]
             row.z_score = measured[8]
             row.correlation = measured[9]
-            row.return_correlation, row.volatility_y, row.volatility_x = _measure_returns(st)
+            row.return_correlation, row.volatility_y, row.volatility_x = _measure_returns(st.returns)
 
 
 @kernel(types.void(_MATRIX, _MATRIX, _STEPS, _ROWS, _ROWS, _STEPS, types.int64, _STATES), allocates=False)
@@ -877,8 +668,8 @@ def roll_pair(
     if st.first < 0:
         _begin(st, 0, window)
     for s in range(values.shape[1]):
-        sums = _advance(values, y, x, s, s, window, z_window, st)
-        measured = _measure(values, y, x, s, s, z_window, st, sums)
+        settled = _advance(values, y, x, s, s, window, z_window, st)
+        measured = _measure(values, y, x, s, s, z_window, st, settled)
         hedge_ratio[s] = measured[0]
         spread[s] = measured[5]
         z_score[s] = measured[8]
@@ -990,12 +781,9 @@ def _measure_pair(
 ) -> tuple[float, float, float, float]:
     """Measure one pair from the ring alone, with all care."""
     st.first = first
-    st.due = -1
-    st.retry = st.z_retry = step
-    _anchor(values, iy, ix, step, window, st)
-    _anchor_z(values, iy, ix, step, z_window, st.slope, st)
-    sums = _settle(values, iy, ix, step, window, z_window, st)
-    measured = _measure(values, iy, ix, step % values.shape[1], step, z_window, st, sums)
+    st.due = step
+    settled = _settle(values, iy, ix, step, window, z_window, st)
+    measured = _measure(values, iy, ix, step % values.shape[1], step, z_window, st, settled)
     return measured[0], measured[5], measured[8], measured[9]
 
 

@@ -460,18 +460,19 @@ def update_tls(
         for k in range(len(windows)):
             st = state[p, k]
             row = out[p, k]
-            fit = ols[p, k]
-            _start(row, fit)
-            n = st.count
-            if n < 3:
+            _start(row, ols[p, k])
+            sums = st.prices
+            if sums.count < 3:
                 continue
-            sxx = st.sum_xx - st.sum_x * (st.sum_x / n)
-            sxe = st.sum_xe - st.sum_x * (st.sum_e / n)
-            see = st.sum_ee - st.sum_e * (st.sum_e / n)
+            mean_x = sums.x * sums.part
+            mean_e = sums.e * sums.part
+            sxx = sums.xx - sums.x * mean_x
+            sxe = sums.xe - sums.x * mean_e
+            see = sums.ee - sums.e * mean_e
             if not sxx > 0.0:
                 continue
             change = sxe / sxx
-            beta = st.slope + change
+            beta = sums.slope + change
             residual = max(see - change * sxe, 0.0)
             # With beta of least squares, Sxy = beta Sxx and Syy = residual + beta^2 Sxx, the step from it to
             # the slope b of Sxy b^2 + (Sxx - Syy) b - Sxy = 0 is a root without cancellation.
@@ -483,12 +484,11 @@ def update_tls(
                 change += (root - m) / (2.0 * beta * sxx)
             else:
                 continue
-            mean_x = st.sum_x / n
-            row.hedge_ratio = st.slope + change
+            row.hedge_ratio = sums.slope + change
             row.intercept = (
-                fma(-st.slope, st.anchor_x, st.anchor_y) + st.sum_e / n - change * (st.anchor_x + mean_x)
+                fma(-sums.slope, sums.anchor_x, sums.anchor_y) + mean_e - change * (sums.anchor_x + mean_x)
             )
             _measure_spread(
                 values, y[p], x[p], s, st.first, z_window,
-                st.anchor_y, st.anchor_x, st.slope, change, row,
+                sums.anchor_y, sums.anchor_x, sums.slope, change, row,
             )  # fmt: skip

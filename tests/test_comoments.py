@@ -123,6 +123,8 @@ def assert_exact(
             allowed += slack
         elif field in {"z_score", "correlation"}:
             allowed = digits
+        elif field == "r_squared":
+            allowed += 2 * digits * want.sqrt()  # as correlation
         if field == "z_score":
             allowed += slack * (1 + abs(want)) / exact_values["spread_std"]
         error = abs(Decimal(got) - want)
