@@ -503,6 +503,118 @@ def _variables(pair: bool, selection: bool = True) -> list[Json]:
     ]  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------------------- links
+
+
+_CARRIED = ("market", "timeframe", "window", "method")
+
+
+def _link(title: str, uid: str, more: str) -> Json:
+    """Return a link to a dashboard that keeps the variables; ``more`` says where to."""
+    kept = "&".join(f"var-{name}=${{{name}}}" for name in _CARRIED)
+    if "var-y" not in more:
+        kept += "&var-y=${y}&var-x=${x}"
+    return {"title": title, "url": f"/d/{uid}?{kept}&{more}"}
+
+
+_TO_PAIR = _link(
+    "Open this pair", "pairflow-pair", "var-y=${__data.fields.y}&var-x=${__data.fields.x}&${__url_time_range}"
+)
+
+
+def _annotation(name: str, color: str, sql: str, titles: list[str]) -> Json:
+    """Return marks on the panels of these titles."""
+    return {
+        "name": name,
+        "datasource": CLICKHOUSE,
+        "enable": True,
+        "hide": False,
+        "iconColor": color,
+        "filter": {"exclude": False, "ids": titles},
+        "target": {
+            "refId": "annotation",
+            "datasource": CLICKHOUSE,
+            "editorType": "sql",
+            "queryType": "table",
+            "format": 1,
+            "pluginVersion": _PLUGIN_VERSION,
+            "rawSql": _sql(sql),
+        },
+    }
+
+
+def _dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    panels: list[Json],
+    variables: list[Json],
+    annotations: list[Json] | None = None,
+    hours: str = "15m",
+) -> Json:
+    """Return a dashboard; its panels stand in lines, in their order, and are numbered from 1."""
+    place(panels)
+    numbers = {panel["title"]: panel["id"] for panel in panels}
+    for annotation in annotations or []:
+        annotation["filter"]["ids"] = [numbers[name] for name in annotation["filter"]["ids"]]
+    return {
+        "id": None,
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": ["pairflow"],
+        "schemaVersion": _SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "liveNow": False,
+        "time": {"from": f"now-{hours}", "to": "now"},
+        "timezone": "utc",
+        "weekStart": "",
+        "refresh": "5s",
+        "fiscalYearStartMonth": 0,
+        "timepicker": {"refresh_intervals": ["1s", "2s", "5s", "10s", "30s", "1m", "5m", "15m"]},
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "pairflow",
+                "tags": ["pairflow"],
+                "asDropdown": False,
+                "icon": "external link",
+                "includeVars": True,
+                "keepTime": True,
+                "targetBlank": False,
+                "tooltip": "",
+                "url": "",
+            }
+        ],
+        "templating": {"list": variables},
+        "annotations": {"list": annotations or []},
+        "panels": panels,
+    }
+
+
+def place(panels: list[Json]) -> None:
+    """Set panels from left to right and from top to bottom, and number them; a line is as high as its highest."""
+    x = y = height = 0
+    number = 0
+    for panel in panels:
+        number += 1
+        panel["id"] = number
+        grid = panel["gridPos"]
+        if x + grid["w"] > 24:
+            x, y, height = 0, y + height, 0
+        panel["gridPos"] = {"x": x, "y": y, **grid}
+        x, height = x + grid["w"], max(height, grid["h"])
+        if panel["type"] == "row" and panel["panels"]:
+            inside = panel["panels"]
+            place(inside)
+            for each in inside:
+                number += 1
+                each["id"] = number
+                each["gridPos"]["y"] += y + 1
+
+
 # ------------------------------------------------------------------------------------------------- a pair
 
 
@@ -1022,116 +1134,279 @@ def pair_dashboard() -> Json:
     )
 
 
-# ------------------------------------------------------------------------------------------------- links
+# ------------------------------------------------------------------------------------------------- market
 
-
-_CARRIED = ("market", "timeframe", "window", "method")
-
-
-def _link(title: str, uid: str, more: str) -> Json:
-    """Return a link to a dashboard that keeps the variables; ``more`` says where to."""
-    kept = "&".join(f"var-{name}=${{{name}}}" for name in _CARRIED)
-    if "var-y" not in more:
-        kept += "&var-y=${y}&var-x=${x}"
-    return {"title": title, "url": f"/d/{uid}?{kept}&{more}"}
-
-
-_TO_PAIR = _link(
-    "Open this pair", "pairflow-pair", "var-y=${__data.fields.y}&var-x=${__data.fields.x}&${__url_time_range}"
+_TO_MARKET = "from=${__data.fields.from}&to=${__data.fields.to}"
+# The newest rows at the end of the time range: three bars back at least, as pairs may lag behind each other.
+_NEWEST = f"m.time <= $__toTime_ms AND m.time >= $__toTime_ms - toIntervalMillisecond(greatest(60000, 3 * {_BAR_MS}))"
+_LATEST = f"""
+            SELECT *
+            FROM pair_metrics AS m
+            WHERE {_ALL_PAIRS}
+                AND {_NEWEST}
+            ORDER BY m.time DESC
+            LIMIT 1 BY m.pair
+"""
+_NO_PAIRS = (
+    "No statistics at the end of this time range. "
+    + _UPDATE
+    + " A replay lies at its own dates: the link in the"
+    " panel Data goes there."
 )
 
 
-def _annotation(name: str, color: str, sql: str, titles: list[str]) -> Json:
-    """Return marks on the panels of these titles."""
-    return {
-        "name": name,
-        "datasource": CLICKHOUSE,
-        "enable": True,
-        "hide": False,
-        "iconColor": color,
-        "filter": {"exclude": False, "ids": titles},
-        "target": {
-            "refId": "annotation",
-            "datasource": CLICKHOUSE,
-            "editorType": "sql",
-            "queryType": "table",
-            "format": 1,
-            "pluginVersion": _PLUGIN_VERSION,
-            "rawSql": _sql(sql),
-        },
-    }
+def _market_now() -> Json:
+    sql = _sql(f"""
+        SELECT count() AS "Pairs", countIf(abs(z_score) > {_ENTRY}) AS "Beyond entry",
+            countIf(adf_p_value < {SIGNIFICANT}) AS "Stationary at 5 %",
+            countIf(abs(z_score) > {_ENTRY} AND adf_p_value < {SIGNIFICANT}) AS "Both",
+            argMaxOrNullIf(pair, abs(z_score), isFinite(z_score)) AS "Farthest out",
+            quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median correlation of returns"
+        FROM
+        ({_LATEST})
+    """)
+    return _tiles(
+        "Now",
+        "At the end of the time range, at the chosen timeframe, window and method. Beyond entry: |z| over"
+        " PAIRFLOW_Z_ENTRY. Both: beyond entry and stationary, what a pair trader looks for.",
+        (19, 4),
+        sql,
+        text={"titleSize": 13, "valueSize": 24},
+        overrides=[
+            _override("Both", thresholds=_steps((None, "text"), (1, _GOOD))),
+            _override("Beyond entry", thresholds=_steps((None, "text"), (1, _WARN))),
+            _override("Median correlation of returns", decimals=2),
+        ],
+    )
 
 
-def _dashboard(
-    uid: str,
-    title: str,
-    description: str,
-    panels: list[Json],
-    variables: list[Json],
-    annotations: list[Json] | None = None,
-    hours: str = "15m",
-) -> Json:
-    """Return a dashboard; its panels stand in lines, in their order, and are numbered from 1."""
-    place(panels)
-    numbers = {panel["title"]: panel["id"] for panel in panels}
-    for annotation in annotations or []:
-        annotation["filter"]["ids"] = [numbers[name] for name in annotation["filter"]["ids"]]
-    return {
-        "id": None,
-        "uid": uid,
-        "title": title,
-        "description": description,
-        "tags": ["pairflow"],
-        "schemaVersion": _SCHEMA_VERSION,
-        "version": 1,
-        "editable": True,
-        "graphTooltip": 1,
-        "liveNow": False,
-        "time": {"from": f"now-{hours}", "to": "now"},
-        "timezone": "utc",
-        "weekStart": "",
-        "refresh": "5s",
-        "fiscalYearStartMonth": 0,
-        "timepicker": {"refresh_intervals": ["1s", "2s", "5s", "10s", "30s", "1m", "5m", "15m"]},
-        "links": [
+def _ranking() -> Json:
+    sql = _sql(f"""
+        SELECT n.pair AS "Pair", abs(n.z_score) AS "|z|", n.z_score AS "z-score", s.position AS "Spread is",
+            {_finite("n.return_correlation")} AS "Correlation of returns",
+            {_finite("n.correlation")} AS "Correlation", {_finite("n.adf_p_value")} AS "ADF p",
+            {_reading('"ADF p"')} AS "Cointegration",
+            {_finite("n.half_life")} * {_BAR_MS} / 1000 AS "Half-life", {_finite("n.hedge_ratio")} AS "Hedge ratio",
+            {_finite("n.r_squared")} AS "R²", n.y AS y, n.x AS x
+        FROM
+        ({_LATEST}) AS n
+        LEFT JOIN
+        (
+            SELECT m.pair AS pair, {_position("argMax(m.signal, m.time)")} AS position
+            FROM signals AS m
+            WHERE {_ALL_PAIRS} AND m.time <= $__toTime_ms
+            GROUP BY m.pair
+        ) AS s ON s.pair = n.pair
+        WHERE isFinite(n.z_score)
+        ORDER BY "|z|" DESC
+    """)
+    z_steps = _steps((None, _FLAT), (Z_EXIT, "blue"), (Z_ENTRY, _SHORT))
+    return _table(
+        "Ranking of pairs",
+        "All pairs at the end of the time range, the farthest out first; click a header to sort, a pair to open it.",
+        (24, 11),
+        sql,
+        empty=_NO_PAIRS,
+        sort_by=[("|z|", True)],
+        overrides=[
+            _override("Pair", links=[_TO_PAIR], custom__width=170, custom__cellOptions={"type": "color-text"},
+                      color=_fixed("blue")),
+            _override("|z|", decimals=2, min=0, max=2 * Z_ENTRY, thresholds=z_steps, color={"mode": "thresholds"},
+                      custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+                      custom__width=180),
+            _override("z-score", decimals=2),
+            _override("Spread is", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
+            _override("/^Correlation/", decimals=3, thresholds=_steps((None, _BAD), (CORRELATED, "text")),
+                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
+            _override("ADF p", decimals=4),
+            _override("Cointegration", mappings=_READINGS, custom__cellOptions={"type": "color-text"},
+                      custom__width=210),
+            _override("Half-life", unit="s", decimals=1),
+            _override("Hedge ratio", decimals=5),
+            _override("R²", decimals=3),
+            _override("/^(y|x)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True}),
+        ],
+    )  # fmt: skip
+
+
+def _finite(expression: str) -> str:
+    return f"if(isFinite({expression}), {expression}, NULL)"
+
+
+def _matrix(title: str, description: str, column: str) -> Json:
+    sql = _sql(f"""
+        SELECT legs.1 AS "Symbol", legs.2 AS "against", {_finite(column)} AS "correlation"
+        FROM
+        (
+            SELECT {column}, arrayJoin([(y, x), (x, y)]) AS legs
+            FROM
+            ({_LATEST})
+            UNION ALL
+            SELECT 1 AS {column}, (leg, leg) AS legs
+            FROM
+            (
+                SELECT DISTINCT arrayJoin([y, x]) AS leg
+                FROM
+                ({_LATEST})
+            )
+        )
+        ORDER BY "Symbol", "against"
+    """)
+    return _table(
+        title,
+        description,
+        (12, 9),
+        sql,
+        empty=_NO_PAIRS,
+        min=-1,
+        max=1,
+        decimals=2,
+        color={"mode": "continuous-RdYlGr"},
+        overrides=[
+            _override("/^(?!Symbol).*/", custom__cellOptions={"type": "color-background", "mode": "basic"},
+                      custom__align="center", custom__filterable=False),
+            _override("/^Symbol/", displayName="Symbol", custom__cellOptions={"type": "auto"}),
+        ],
+        transformations=[
             {
-                "type": "dashboards",
-                "title": "pairflow",
-                "tags": ["pairflow"],
-                "asDropdown": False,
-                "icon": "external link",
-                "includeVars": True,
-                "keepTime": True,
-                "targetBlank": False,
-                "tooltip": "",
-                "url": "",
+                "id": "groupingToMatrix",
+                "options": {
+                    "rowField": "Symbol",
+                    "columnField": "against",
+                    "valueField": "correlation",
+                    "emptyValue": "null",
+                },
             }
         ],
-        "templating": {"list": variables},
-        "annotations": {"list": annotations or []},
-        "panels": panels,
-    }
+    )  # fmt: skip
 
 
-def place(panels: list[Json]) -> None:
-    """Set panels from left to right and from top to bottom, and number them; a line is as high as its highest."""
-    x = y = height = 0
-    number = 0
-    for panel in panels:
-        number += 1
-        panel["id"] = number
-        grid = panel["gridPos"]
-        if x + grid["w"] > 24:
-            x, y, height = 0, y + height, 0
-        panel["gridPos"] = {"x": x, "y": y, **grid}
-        x, height = x + grid["w"], max(height, grid["h"])
-        if panel["type"] == "row" and panel["panels"]:
-            inside = panel["panels"]
-            place(inside)
-            for each in inside:
-                number += 1
-                each["id"] = number
-                each["gridPos"]["y"] += y + 1
+def _all_z_scores() -> Json:
+    farthest = (
+        f"(SELECT pair FROM\n        ({_LATEST}) WHERE isFinite(z_score) ORDER BY abs(z_score) DESC LIMIT 8)"
+    )
+    return _series(
+        "z-scores of the pairs that are farthest out",
+        "The eight pairs with the largest |z| at the end of the time range.",
+        (24, 9),
+        [
+            _query(
+                _statistics(
+                    {"z-score": _last("z_score")}, f"{_ALL_PAIRS}\n    AND m.pair IN {farthest}", "m.pair"
+                )
+            )
+        ],
+        {**_LINE, "thresholdsStyle": {"mode": "dashed"}},
+        thresholds=_steps(
+            (None, "transparent"), (-Z_ENTRY, _BAD), (-Z_EXIT, _QUIET), (Z_EXIT, _QUIET), (Z_ENTRY, _BAD)
+        ),
+        displayName="${__field.labels.series}",
+        decimals=2,
+        sort="desc",
+        empty=_NO_PAIRS,
+    )
+
+
+def _all_signals() -> Json:
+    sql = _sql(f"""
+        SELECT "Time", series, argMax(position, since) AS "position"
+        FROM
+        (
+            SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since, m.pair AS series,
+                {_position("m.signal")} AS position
+            FROM signals AS m
+            WHERE {_ALL_PAIRS} AND m.time <= $__toTime_ms
+        )
+        GROUP BY "Time", series
+        ORDER BY "Time", series
+    """)
+    return _timeline(
+        "Signals of all pairs",
+        "Red: short the spread (sell Y, buy X); green: long; gray: flat.",
+        (24, 9),
+        sql,
+        empty="No signal has been given at this timeframe, window and method: no z-score has passed an entry line.",
+        mappings=_POSITIONS,
+        per_page=20,
+    )
+
+
+def _movers() -> Json:
+    sql = _sql("""
+        SELECT b.symbol AS "Symbol", argMax(b.close, b.open_time) AS "Price",
+            100 * (argMax(b.close, b.open_time) / argMin(b.open, b.open_time) - 1) AS "Change",
+            100 * (max(b.high) / min(b.low) - 1) AS "Range", sum(b.quote_volume) AS "Volume",
+            sum(b.trades) AS "Trades", sum(b.taker_buy_quote_volume) / nullIf(sum(b.quote_volume), 0) AS "Taker buys"
+        FROM bars AS b
+        WHERE b.market = ${market:singlequote} AND b.timeframe = ${bars:singlequote} AND $__timeFilter_ms(b.open_time)
+        GROUP BY b.symbol
+        ORDER BY abs("Change") DESC
+    """)
+    return _table(
+        "Movers",
+        "Symbols over the time range. Volume in the quote asset; taker buys: the part of it that takers bought.",
+        (12, 9),
+        sql,
+        empty=_NO_BARS,
+        sort_by=[("Volume", True)],
+        overrides=[
+            _override("Change", unit="percent", decimals=2, thresholds=_steps((None, _BAD), (0, _GOOD)),
+                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
+            _override("Range", unit="percent", decimals=2),
+            _override("/Volume|Trades/", unit="short"),
+            _override("Taker buys", unit="percentunit", decimals=0),
+        ],
+    )  # fmt: skip
+
+
+def market_dashboard() -> Json:
+    """Return the dashboard of all pairs."""
+    newest = _sql(f"""
+        SELECT toUnixTimestamp64Micro(min(m.time)) AS first, toUnixTimestamp64Micro(max(m.time)) AS last,
+            anyLast(m.source) AS source
+        FROM stored_pair_metrics AS m
+        WHERE {_ALL_PAIRS}
+    """)
+    matrix = "At the end of the time range. Green: move together; red: move against each other."
+    panels = [
+        _tiles(
+            "Data",
+            "Whether what is shown is fresh. A click goes to the time that is stored.",
+            (5, 4),
+            _freshness(newest, "concat('at ', ${timeframe:singlequote})", _BAR_MS),
+            fields="/^Data$/",
+            text={"valueSize": 15},
+            text_mode="value",
+            mappings=_FRESH,
+            links=[_link("Show the stored time", "pairflow-market", _TO_MARKET)],
+        ),
+        _market_now(),
+        _ranking(),
+        _all_z_scores(),
+        _matrix("Correlation of returns", matrix, "return_correlation"),
+        _matrix("Correlation of prices", matrix, "correlation"),
+        _all_signals(),
+        _series(
+            "Volume",
+            "Quote asset, by symbol.",
+            (12, 9),
+            [_query(_bars({"volume": "sum(b.quote_volume)"}, "", series=True))],
+            _BARS,
+            unit="short",
+            displayName="${__field.labels.series}",
+            empty=_NO_BARS,
+            maxDataPoints=120,
+            calcs=("sum",),
+        ),
+        _movers(),
+    ]
+    return _dashboard(
+        "pairflow-market",
+        "Market",
+        "All pairs: which are far apart now, which belong together.",
+        panels,
+        _variables(pair=False),
+    )
 
 
 def main() -> None:
@@ -1147,7 +1422,7 @@ def as_text(dashboard: Json) -> str:
     return json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
 
 
-DASHBOARDS = [pair_dashboard()]
+DASHBOARDS = [pair_dashboard(), market_dashboard()]
 
 if __name__ == "__main__":
     main()
