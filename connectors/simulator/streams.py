@@ -103,7 +103,7 @@ class Connection:
 
     def send(self, data: bytes, now: float) -> None:
         """Send frames, or hold them back where a fault says so."""
-        if self.silent or self.transport.is_closing():
+        if not data or self.silent or self.transport.is_closing():
             return
         if not (self.delay or self.bytes_per_second or self.waiting):
             self.transport.write(data)
