@@ -1012,7 +1012,7 @@ def pair_dashboard() -> Json:
             text={"valueSize": 15},
             text_mode="value",
             mappings=_FRESH,
-            links=[_link("Show the stored time", "pairflow-pair", "from=${__data.fields.from}&to=${__data.fields.to}")],
+            links=[_link("Show the stored time", "pairflow-pair", _TO_STORED)],
         ),
         _pair_now(),
         _candles("y", "Y", _Y),
@@ -1136,7 +1136,7 @@ def pair_dashboard() -> Json:
 
 # ------------------------------------------------------------------------------------------------- market
 
-_TO_MARKET = "from=${__data.fields.from}&to=${__data.fields.to}"
+_TO_STORED = "from=${__data.fields.from}&to=${__data.fields.to}"
 # The newest rows at the end of the time range: three bars back at least, as pairs may lag behind each other.
 _NEWEST = f"m.time <= $__toTime_ms AND m.time >= $__toTime_ms - toIntervalMillisecond(greatest(60000, 3 * {_BAR_MS}))"
 _LATEST = f"""
@@ -1378,7 +1378,7 @@ def market_dashboard() -> Json:
             text={"valueSize": 15},
             text_mode="value",
             mappings=_FRESH,
-            links=[_link("Show the stored time", "pairflow-market", _TO_MARKET)],
+            links=[_link("Show the stored time", "pairflow-market", _TO_STORED)],
         ),
         _market_now(),
         _ranking(),
@@ -1409,6 +1409,463 @@ def market_dashboard() -> Json:
     )
 
 
+# ----------------------------------------------------------------------------------------------- pipeline
+
+_SERIES_NAME = "${__field.labels.series}"
+
+
+def _pipeline_now() -> Json:
+    sql = _sql(f"""
+        SELECT
+            (maxIf(value, name = 'pairflow_trades_total' AND place = 1)
+                - maxIf(value, name = 'pairflow_trades_total' AND place = 2))
+                / nullIf(dateDiff('millisecond', maxIf(time, place = 2), maxIf(time, place = 1)) / 1000, 0) AS rate,
+            if(rate < 0, NULL, rate) AS "Trades/s",
+            {_finite("maxIf(value, name = 'pairflow_bar_lag_seconds' AND place = 1)")} AS "Bar end to stored",
+            sumIf(value, name = 'pairflow_connection' AND labels['state'] = 'live' AND place = 1) AS "Live connections",
+            maxIf(value, name = 'pairflow_open_gaps' AND place = 1) AS "Open gaps",
+            maxIf(value, name = 'pairflow_rows_waiting' AND place = 1) AS "Rows waiting",
+            maxIf(value, name = 'pairflow_insert_failing_seconds' AND place = 1) AS "Inserts failing for",
+            maxIf(value, name = 'process_resident_memory_bytes' AND place = 1) AS "Memory",
+            count() AS n
+        FROM
+        (
+            SELECT s.time AS time, s.name AS name, s.labels AS labels, s.value AS value,
+                dense_rank() OVER (ORDER BY s.time DESC) AS place
+            FROM pipeline_metrics AS s
+            WHERE s.name IN ('pairflow_trades_total', 'pairflow_bar_lag_seconds', 'pairflow_connection',
+                'pairflow_open_gaps', 'pairflow_rows_waiting', 'pairflow_insert_failing_seconds',
+                'process_resident_memory_bytes')
+                AND s.time <= $__toTime_ms AND s.time >= $__toTime_ms - INTERVAL 1 MINUTE
+        )
+        HAVING n > 0
+    """)
+    return _tiles(
+        "Now",
+        "The newest sample in the last minute of the time range; the flow takes one every 5 s. Rows waiting are taken"
+        " and not stored yet.",
+        (19, 4),
+        sql,
+        empty="The flow has said nothing in the last minute: is it running? Start it with make run or make demo.",
+        fields="/^(?!rate$|n$).*/",
+        text={"titleSize": 13, "valueSize": 24},
+        overrides=[
+            _override("Trades/s", unit="short", decimals=0),
+            _override("Bar end to stored", unit="s", decimals=2, thresholds=_steps((None, "text"), (5, _WARN), (STALE_SECONDS, _BAD))),
+            _override("Live connections", thresholds=_steps((None, _WARN), (1, "text"))),
+            _override("Open gaps", thresholds=_steps((None, "text"), (1, _WARN))),
+            _override("Rows waiting", unit="short", thresholds=_steps((None, "text"), (100_000, _WARN))),
+            _override("Inserts failing for", unit="s", thresholds=_steps((None, "text"), (0.001, _BAD))),
+            _override("Memory", unit="bytes"),
+        ],
+    )  # fmt: skip
+
+
+def _watching(title: str, description: str, queries: list[Json], custom: Json = _LINE, **more: Any) -> Json:
+    """Return a panel about the pipeline itself, a third of the page wide."""
+    more = {
+        "interval": "5s", "maxDataPoints": 600, "displayName": _SERIES_NAME, "empty": _NO_SAMPLES, "min": 0
+    } | more  # fmt: skip
+    return _series(title, description, (8, 7), queries, custom, **more)
+
+
+def pipeline_dashboard() -> Json:
+    """Return the dashboard of the pipeline itself."""
+    newest = _sql("""
+        SELECT toUnixTimestamp64Micro(min(b.open_time)) AS first, toUnixTimestamp64Micro(max(b.open_time)) AS last,
+            anyLast(b.source) AS source
+        FROM stored_bars AS b
+        WHERE b.market = ${market:singlequote} AND b.timeframe = ${bars:singlequote}
+            AND b.symbol = ${y:singlequote}
+    """)
+    connections = _sql("""
+        SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
+            s.labels['name'] AS series,
+            argMax(transform(s.labels['state'], ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS "state"
+        FROM pipeline_metrics AS s
+        WHERE s.name = 'pairflow_connection' AND $__timeFilter_ms(s.time)
+        GROUP BY "Time", series
+        ORDER BY "Time", series
+    """)
+    gaps = _sql("""
+        SELECT g.detected AS "Noticed", g.symbol AS "Symbol", g.missing AS "Trades", g.cause AS "Cause",
+            g.repair AS "Repair", dateDiff('millisecond', g.detected, ifNull(g.repaired, now64(6))) / 1000 AS "Took",
+            g.restored AS "Restored", toString(g.first_id) AS "First id", toString(g.last_id) AS "Last id"
+        FROM gaps AS g
+        WHERE g.market = ${market:singlequote} AND (g.repaired IS NULL OR $__timeFilter_ms(g.detected))
+        ORDER BY g.detected DESC
+        LIMIT 200
+    """)
+    quality = _sql("""
+        SELECT toStartOfHour(b.open_time) AS "Hour", b.symbol AS "Symbol", count() AS "Bars",
+            sum(b.trades) AS "Trades",
+            greatest(0, maxIf(b.last_id, b.trades > 0) - minIf(b.first_id, b.trades > 0) + 1 - toInt64(sum(b.trades)))
+                AS "Missing ids",
+            countIf(b.provisional) AS "Provisional", countIf(b.version > 1) AS "Revised",
+            countIf(b.trades = 0) AS "Without trades"
+        FROM bars AS b
+        WHERE b.market = ${market:singlequote} AND b.timeframe = ${bars:singlequote}
+            AND b.open_time >= toStartOfHour($__fromTime_ms) AND b.open_time <= $__toTime_ms
+        GROUP BY "Hour", b.symbol
+        ORDER BY "Hour" DESC, b.symbol
+        LIMIT 500
+    """)
+    runs = _sql("""
+        SELECT r.started AS "Started", r.source AS "Source", r.market AS "Market",
+            arrayStringConcat(r.symbols, ', ') AS "Symbols", length(r.pairs) AS "Pairs",
+            arrayStringConcat(arrayMap((name, version) -> concat(name, ' ', version), mapKeys(r.versions),
+                mapValues(r.versions)), ', ') AS "Versions",
+            version() AS "ClickHouse", r.host AS "Host", r.pid AS "Process"
+        FROM runs AS r
+        ORDER BY r.started DESC
+        LIMIT 20
+    """)
+    step = "labels['step']"
+    table = "labels['table']"
+    panels = [
+        _tiles(
+            "Data",
+            "Whether bars are coming in. A click goes to the time that is stored.",
+            (5, 4),
+            _freshness(newest, "concat('of ', ${y:singlequote}, ' at ', ${bars:singlequote})", _BAR_MS),
+            fields="/^Data$/",
+            text={"valueSize": 15},
+            text_mode="value",
+            mappings=_FRESH,
+            links=[_link("Show the stored time", "pairflow-pipeline", _TO_STORED)],
+        ),
+        _pipeline_now(),
+        _row("Feed"),
+        _timeline(
+            "Connections",
+            "State of each connection to the exchange. The next one is opened before the last must end.",
+            (24, 4),
+            connections,
+            empty="No connection in this time range. Replays have none; a live flow says why in its log.",
+            mappings=_values(_1=("connecting", _WARN), _2=("live", _GOOD), _3=("retiring", "blue"), _0=("?", _FLAT)),
+            span=15000,
+            interval="5s",
+            maxDataPoints=600,
+        ),
+        _watching(
+            "Trades",
+            "Trades that entered the flow, each second.",
+            [_query(_growth("pairflow_trades_total", "'trades'", "increase / divisor"))],
+            {**_LINE, "fillOpacity": 15},
+            unit="short",
+            calcs=("mean", "max"),
+        ),
+        _watching(
+            "Lag",
+            "Receipt: from the exchange's event time to its arrival here, difference of the clocks included. Stored:"
+            " from the end of the newest bar to when it can be queried.",
+            [_query(_gauge({
+                "pairflow_receive_lag_seconds": "receipt", "pairflow_bar_lag_seconds": "bar end to stored",
+            }))],
+            {**_LINE, "thresholdsStyle": {"mode": "dashed"}},
+            unit="s",
+            thresholds=_steps((None, "transparent"), (STALE_SECONDS, _BAD)),
+            calcs=("mean", "max"),
+        ),
+        _watching(
+            "Buffers",
+            "Bytes received and not decoded yet; trades that wait for missing ids; rows not stored yet.",
+            [_query(_gauge({
+                "pairflow_buffered_bytes": "bytes to decode", "pairflow_held_trades": "trades held",
+                "pairflow_rows_waiting": "rows to store",
+            }))],
+            unit="short",
+            calcs=("lastNotNull", "max"),
+        ),
+        _watching(
+            "Reconnections and dropped messages",
+            "Since the flow started: connections opened because another was lost or had to end; messages dropped"
+            " because the queue was full, whose trades are then fetched by REST; malformed frames.",
+            [
+                _query(_gauge({
+                    "pairflow_reconnections_total": "reconnections", "pairflow_overflows_total": "dropped messages",
+                    "pairflow_unavailable_trades_total": "trades lost for good",
+                })),
+            ],
+            unit="short",
+        ),
+        _watching(
+            "Back-fill",
+            "Trades restored by REST and duplicates dropped, since the flow started.",
+            [_query(_gauge({
+                "pairflow_restored_trades_total": "restored", "pairflow_duplicates_total": "duplicates",
+                "pairflow_rest_requests_total": "REST requests",
+            }))],
+            unit="short",
+        ),
+        _watching(
+            "Request weight used",
+            f"Of the {WEIGHT_LIMIT} a minute that the exchange allows this address, by all programs behind it.",
+            [_query(_gauge({"pairflow_weight_used": "weight"}))],
+            {**_LINE, "fillOpacity": 15, "thresholdsStyle": {"mode": "dashed"}},
+            thresholds=_steps((None, "transparent"), (WEIGHT_LIMIT * 0.8, _WARN), (WEIGHT_LIMIT, _BAD)),
+            max=WEIGHT_LIMIT,
+        ),
+        _table(
+            "Gaps and their repair",
+            "Stretches of trade ids that did not arrive by themselves: in the time range, and all that are open.",
+            (24, 7),
+            gaps,
+            empty="No gap in this time range: every trade id arrived by itself.",
+            overrides=[
+                _override("Took", unit="s", decimals=1),
+                _override("Repair", custom__cellOptions={"type": "color-text"}, mappings=_patterns(
+                    ("^open$", _WARN), ("^unavailable$", _BAD), ("^(rest|late)$", _GOOD))),
+            ],
+        ),
+        _row("Steps and store"),
+        _watching(
+            "Time of a batch, by step",
+            "Mean time that a step of the flow takes for one batch.",
+            [_query(_growth("pairflow_step_seconds_total", step, "increase / divisor", "pairflow_step_batches_total"))],
+            unit="s",
+            calcs=("mean", "max"),
+        ),
+        _watching(
+            "Time spent, by step",
+            "Part of a core that a step keeps busy. Near 100 % in all, the flow cannot take more.",
+            [_query(_growth("pairflow_step_seconds_total", step, "increase / divisor"))],
+            {**_LINE, "fillOpacity": 25, "stacking": {"mode": "normal", "group": "A"}},
+            unit="percentunit",
+            max=1,
+            calcs=("mean",),
+        ),
+        _watching(
+            "Process",
+            "Memory (left) and cores in use (right) of the flow's process, an embedded store included.",
+            [
+                _query(_gauge({"process_resident_memory_bytes": "memory"})),
+                _query(_growth("process_cpu_seconds_total", "'cores'", "increase / divisor"), "B"),
+            ],
+            unit="bytes",
+            overrides=[_override("cores", unit="none", decimals=2, custom__axisPlacement="right")],
+        ),
+        _watching(
+            "Time of an insert, by table",
+            "Mean time that ClickHouse takes for one insert.",
+            [_query(_growth(
+                "pairflow_table_insert_seconds_total", table, "increase / divisor", "pairflow_table_inserts_total"
+            ))],
+            unit="s",
+            calcs=("mean", "max"),
+        ),
+        _watching(
+            "Rows stored, by table",
+            "Rows written each second.",
+            [_query(_growth("pairflow_rows_written_total", table, "increase / divisor"))],
+            {**_LINE, "fillOpacity": 25, "stacking": {"mode": "normal", "group": "A"}},
+            unit="short",
+            calcs=("mean",),
+        ),
+        _watching(
+            "Failures",
+            "Seconds for which inserts have been failing (0: they work), and attempts repeated since the flow started.",
+            [_query(_gauge({
+                "pairflow_insert_failing_seconds": "failing for, s", "pairflow_insert_failures_total": "attempts",
+                "pairflow_late_trades_total": "trades too late for their bar",
+            }))],
+            unit="short",
+        ),
+        _row("Data"),
+        _table(
+            "Quality of the bars, by hour",
+            "At the shown timeframe. Missing ids: between the first and the last trade of the hour and in no bar."
+            " Provisional: ids are still being fetched. Revised: changed by a late trade.",
+            (24, 8),
+            quality,
+            empty=_NO_BARS,
+            overrides=[
+                _override("/Trades/", unit="short"),
+                _override("Missing ids", thresholds=_steps((None, "text"), (1, _BAD)), color={"mode": "thresholds"},
+                          custom__cellOptions={"type": "color-text"}),
+                _override("Provisional", thresholds=_steps((None, "text"), (1, _WARN)), color={"mode": "thresholds"},
+                          custom__cellOptions={"type": "color-text"}),
+            ],
+        ),
+        _table(
+            "Runs and versions",
+            "The last starts of the flow, and what it ran on.",
+            (24, 6),
+            runs,
+            empty="The flow has never run on this store.",
+            overrides=[_override("Versions", custom__width=560), _override("/Process|Pairs/", custom__width=80)],
+        ),
+        _row(
+            "Seen from outside (Prometheus)",
+            [
+                _outside("Flow answers", "1 while Prometheus can scrape the flow.",
+                         "max by (instance) (up * on (instance, job) group_left () (present_over_time(pairflow_trades_total[1d])))",
+                         unit="short", max=1),
+                _outside("Trades", "Trades that entered the flow, each second.",
+                         "rate(pairflow_trades_total[$__rate_interval])", unit="short"),
+                _outside("Market seen until", "How far behind the clock the flow has seen the market.",
+                         "time() - pairflow_watermark_seconds", unit="s"),
+                _outside("Inserts failing for", "How long ClickHouse has refused what the flow writes.",
+                         "pairflow_insert_failing_seconds", unit="s"),
+                _outside("Open gaps", "Ranges of ids that are missing.", "pairflow_open_gaps", unit="short"),
+                _outside("Memory", "Of the flow's process.",
+                         "process_resident_memory_bytes and on (instance, job) pairflow_trades_total", unit="bytes"),
+            ],
+        ),
+    ]  # fmt: skip
+    return _dashboard(
+        "pairflow-pipeline",
+        "Pipeline",
+        "Whether the flow does its work: feed, lag, gaps, steps, store, quality of the data.",
+        panels,
+        _variables(pair=False, selection=False),
+    )
+
+
+def _outside(title: str, description: str, expr: str, **more: Any) -> Json:
+    return _watching(
+        title,
+        description,
+        [_promql(expr, "{{instance}}")],
+        displayName="",
+        empty="Prometheus has no samples. Let it scrape the flow's metrics port, PAIRFLOW_METRICS_PORT.",
+        **more,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- alerts
+
+_HOW_TO = """
+A rule is a row of `alert_rules`. It is evaluated every 10 s on every pair it fits, and notified through Grafana.
+
+```sql
+INSERT INTO alert_rules (name, pair, timeframe, metric, condition, threshold, for_seconds)
+VALUES ('Far out', 'ETHUSDT/BTCUSDT', '1m', 'z_score', 'abs >', 2.5, 30)
+```
+
+Empty `pair`, `timeframe`, `method` and `window` 0 mean all. `metric` is a number of `pair_metrics`; `condition` is
+`>` `>=` `<` `<=`, with `abs` before it for the magnitude. `ALTER TABLE alert_rules DELETE WHERE name = 'Far out'`
+removes a rule.
+"""
+
+
+def alerts_dashboard() -> Json:
+    """Return the dashboard of signals and alerts."""
+    now = _sql("""
+        SELECT
+            (SELECT countIf(enabled) FROM alert_rules) AS "Your rules",
+            (SELECT countIf(firing = 1) FROM alert_states) AS "of them firing (pairs)",
+            (SELECT countIf(signal != 'exit') FROM latest_signals WHERE market = ${market:singlequote}) AS "Spreads in position",
+            (SELECT count() FROM gaps WHERE repaired IS NULL) AS "Open gaps"
+    """)
+    states = _sql("""
+        SELECT if(s.firing = 1, 1, 0) AS "State", s.name AS "Rule", s.pair AS "Pair", s.timeframe AS "Timeframe",
+            s.window AS "Window", s.method AS "Method", s.metric AS "Metric", s.value AS "Value",
+            s.condition AS "Condition", s.threshold AS "Threshold", s.time AS "At",
+            splitByChar('/', s.pair)[1] AS y, splitByChar('/', s.pair)[2] AS x
+        FROM alert_states AS s
+        ORDER BY "State" DESC, s.name, s.pair
+        LIMIT 500
+    """)
+    rules = _sql("""
+        SELECT r.name AS "Name", if(r.enabled, 1, 0) AS "On", if(r.pair = '', 'all', r.pair) AS "Pair",
+            if(r.timeframe = '', 'all', r.timeframe) AS "Timeframe", if(r.window = 0, 'all', toString(r.window)) AS "Window",
+            if(r.method = '', 'all', r.method) AS "Method", r.metric AS "Metric", toString(r.condition) AS "Condition",
+            r.threshold AS "Threshold", r.for_seconds AS "For", r.note AS "Note", r.created AS "Written"
+        FROM alert_rules AS r
+        ORDER BY r.created DESC
+        LIMIT 500
+    """)
+    history = _sql(
+        """
+        SELECT m.time AS "At", m.pair AS "Pair", {position} AS "Spread", m.timeframe AS "Timeframe",
+            m.window AS "Window", m.method AS "Method", m.z_score AS "z-score", m.hedge_ratio AS "Hedge ratio",
+            m.spread AS "Value of the spread", m.price_y AS "Price of Y", m.price_x AS "Price of X", m.y AS y, m.x AS x
+        FROM signals AS m
+        WHERE m.market = ${market:singlequote} AND $__timeFilter_ms(m.time)
+        ORDER BY m.time DESC
+        LIMIT 1000
+    """.replace("{position}", _position("m.signal"))
+    )
+    counts = _sql("""
+        SELECT toStartOfInterval(m.time, toIntervalMillisecond($__interval_ms)) AS "Time",
+            countIf(m.signal = 'short') AS "short", countIf(m.signal = 'long') AS "long", countIf(m.signal = 'exit') AS "exit"
+        FROM signals AS m
+        WHERE m.market = ${market:singlequote} AND $__timeFilter_ms(m.time)
+        GROUP BY "Time"
+        ORDER BY "Time"
+    """)
+    hidden = _override("/^(y|x)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True})
+    to_pair = _override(
+        "Pair", links=[_TO_PAIR], custom__cellOptions={"type": "color-text"}, color=_fixed("blue")
+    )
+    panels = [
+        _tiles("Now", "Your own rules, and what the pipeline says.", (24, 4), now,
+               text={"titleSize": 13, "valueSize": 26},
+               overrides=[
+                   _override("of them firing (pairs)", thresholds=_steps((None, "text"), (1, _BAD))),
+                   _override("Open gaps", thresholds=_steps((None, "text"), (1, _WARN))),
+               ]),
+        {
+            "type": "alertlist",
+            "title": "Firing now",
+            "description": "All alerts of Grafana that are firing or about to.",
+            "gridPos": {"w": 12, "h": 10},
+            "options": {
+                "viewMode": "list", "groupMode": "default", "groupBy": [], "maxItems": 50, "sortOrder": 3,
+                "dashboardAlerts": False, "alertName": "", "alertInstanceLabelFilter": "",
+                "stateFilter": {"firing": True, "pending": True, "recovering": True, "noData": True, "error": True, "normal": False},
+            },
+        },
+        {
+            "type": "annolist",
+            "title": "History of alerts",
+            "description": "When alerts began and ended, as Grafana noted it.",
+            "gridPos": {"w": 12, "h": 10},
+            "options": {
+                "limit": 100, "navigateAfter": "10m", "navigateBefore": "10m", "navigateToPanel": True,
+                "onlyFromThisDashboard": False, "onlyInTimeRange": False, "showTags": True, "showTime": True,
+                "showUser": False, "tags": [],
+            },
+        },
+        _table("Your rules on every pair they fit", "The metric now, and whether its condition has held for long enough.",
+               (24, 8), states,
+               empty="No rule fits a pair that has statistics now. Write one: see below.",
+               overrides=[
+                   _override("State", mappings=_values(_1=("FIRING", _BAD), _0=("ok", _GOOD)), custom__width=90,
+                             custom__cellOptions={"type": "color-text"}),
+                   to_pair, hidden,
+               ]),
+        _table("Your rules", "Rows of the table alert_rules.", (15, 8), rules,
+               empty="No rules of your own yet: write one as the panel beside this one shows.",
+               overrides=[
+                   _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=60,
+                             custom__cellOptions={"type": "color-text"}),
+                   _override("For", unit="s"),
+               ]),
+        _text("How to write a rule", _HOW_TO, (9, 8)),
+        _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
+                interval="5s", maxDataPoints=200, unit="short", calcs=("sum",),
+                empty="No signal in this time range: no z-score has passed an entry line.",
+                overrides=[_override("short", color=_fixed(_SHORT)), _override("long", color=_fixed(_LONG)),
+                           _override("exit", color=_fixed(_QUIET))]),
+        _table("History of signals", "The newest thousand in the time range; a click on a pair opens it.", (24, 10), history,
+               empty="No signal in this time range: no z-score has passed an entry line.",
+               overrides=[
+                   _override("Spread", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
+                   _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
+               ]),
+    ]  # fmt: skip
+    return _dashboard(
+        "pairflow-alerts",
+        "Alerts",
+        "What fires, what fired, and your own rules.",
+        panels,
+        _variables(pair=False, selection=False),
+        hours="1h",
+    )
+
+
 def main() -> None:
     """Write the files."""
     FOLDER.mkdir(exist_ok=True)
@@ -1422,7 +1879,7 @@ def as_text(dashboard: Json) -> str:
     return json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
 
 
-DASHBOARDS = [pair_dashboard(), market_dashboard()]
+DASHBOARDS = [pair_dashboard(), market_dashboard(), pipeline_dashboard(), alerts_dashboard()]
 
 if __name__ == "__main__":
     main()
