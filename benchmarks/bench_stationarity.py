@@ -1,4 +1,9 @@
-"""Time and check the stationarity kernels beside statsmodels: `python -m benchmarks.bench_stationarity`."""
+"""Time and check the stationarity kernels beside statsmodels.
+
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.bench_stationarity
+
+One BLAS thread is kinder to statsmodels: more of them wait for each other where the machine is busy.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +31,7 @@ from kernels.stationarity import (
 Floats = NDArray[np.float64]
 Pair = tuple[Floats, Floats]
 
-COMMAND = "python -m benchmarks.bench_stationarity"
+COMMAND = "OPENBLAS_NUM_THREADS=1 python -m benchmarks.bench_stationarity"
 PACKAGES = ("numba", "numpy", "statsmodels")
 PAIRS = 12
 REPEATS = 20
