@@ -56,10 +56,10 @@ CREATE TABLE IF NOT EXISTS stored_bars
     trades UInt64 COMMENT 'number of trades; 0 in a bar that repeats the last close' CODEC(T64, ZSTD(1)),
     taker_buy_volume Float64 COMMENT 'part of volume where the taker bought' CODEC(ZSTD(1)),
     taker_buy_quote_volume Float64 COMMENT 'part of quote_volume where the taker bought' CODEC(ZSTD(1)),
-    first_id Int64 COMMENT 'first trade id in the bar; -1 where trades = 0' CODEC(Delta, ZSTD(1)),
-    last_id Int64 COMMENT 'last trade id in the bar; -1 where trades = 0' CODEC(Delta, ZSTD(1)),
+    first_id Int64 COMMENT 'first trade id in the bar; -1 where there is none or it is not known' CODEC(Delta, ZSTD(1)),
+    last_id Int64 COMMENT 'last trade id in the bar; -1 where there is none or it is not known' CODEC(Delta, ZSTD(1)),
     close_time DateTime64(6, 'UTC') COMMENT 'last microsecond of the bar' CODEC(DoubleDelta, ZSTD(1)),
-    version UInt64 COMMENT '1 when first written, higher each time a late trade changed the bar' CODEC(T64, ZSTD(1)),
+    version UInt64 COMMENT '0: the exchange''s own kline, from before the feed; 1 when first made here, higher each time a late trade changed it' CODEC(T64, ZSTD(1)),
     provisional Bool COMMENT 'ids are missing here and being fetched: a later version will follow' CODEC(T64, ZSTD(1)),
     source LowCardinality(String) COMMENT 'binance, recording, archive or simulator'
 )
@@ -101,7 +101,7 @@ CREATE TABLE IF NOT EXISTS stored_pair_metrics
     adf_lag Float64 COMMENT 'lag used by the ADF regression' CODEC(ZSTD(1)),
     hurst Float64 COMMENT 'Hurst exponent of the spread' CODEC(ZSTD(1)),
     variance_ratio Float64 COMMENT 'Lo-MacKinlay variance ratio of the spread' CODEC(ZSTD(1)),
-    version UInt64 COMMENT '1 when first written, higher each time a late bar changed the row' CODEC(T64, ZSTD(1)),
+    version UInt64 COMMENT '0: of klines from before the feed; 1 when first made here, higher each time a late bar changed it' CODEC(T64, ZSTD(1)),
     source LowCardinality(String) COMMENT 'binance, recording, archive or simulator'
 )
 ENGINE = ReplacingMergeTree(version)
@@ -126,7 +126,7 @@ CREATE TABLE IF NOT EXISTS stored_signals
     price_x Float64 COMMENT 'last price of X, as traded' CODEC(Delta, ZSTD(1)),
     y LowCardinality(String) COMMENT 'symbol of leg Y',
     x LowCardinality(String) COMMENT 'symbol of leg X',
-    version UInt64 COMMENT '1 when first written, higher each time a late bar changed the row' CODEC(T64, ZSTD(1)),
+    version UInt64 COMMENT '0: of klines from before the feed; 1 when first made here, higher each time a late bar changed it' CODEC(T64, ZSTD(1)),
     source LowCardinality(String) COMMENT 'binance, recording, archive or simulator'
 )
 ENGINE = ReplacingMergeTree(version)

@@ -94,9 +94,9 @@ SELECT market, symbol, timeframe, toStartOfHour(open_time) AS hour,
     countIf(provisional) AS provisional_bars,
     countIf(version > 1) AS revised_bars,
     sum(trades) AS trade_count,
-    minIf(first_id, trades > 0) AS lowest_id,
-    maxIf(last_id, trades > 0) AS highest_id,
-    if(trade_count > 0, highest_id - lowest_id + 1 - toInt64(trade_count), 0) AS missing_ids
+    minIf(first_id, first_id >= 0) AS lowest_id,
+    maxIf(last_id, first_id >= 0) AS highest_id,
+    if(countIf(first_id >= 0) > 0, highest_id - lowest_id + 1 - toInt64(sumIf(trades, first_id >= 0)), 0) AS missing_ids
 FROM bars
 GROUP BY market, symbol, timeframe, hour
 COMMENT 'Bars by hour: missing_ids are ids between the first and the last trade of the hour that no bar counts';

@@ -255,16 +255,17 @@ class Store:
     def _migrate(self, create: bool) -> None:
         """Apply the schema files that this database has not seen."""
         client, database = self.client, self.dsn.database
-        exists = client.command("EXISTS DATABASE " + database)
-        if exists:
+        made = bool(client.command(f"EXISTS DATABASE {database}"))
+        if not made and create:
+            # Only then: a user who may fill a database often may not create one.
+            client.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+        if made or create:
             client.database = database
-            exists = client.command("EXISTS TABLE schema_version")
+        exists = made and bool(client.command("EXISTS TABLE schema_version"))
         if not exists and not create:
             msg = f"there is no pairflow database in {self.dsn}: start the flow first, or name another store"
             raise StoreError(msg)
         if not exists:
-            client.command("CREATE DATABASE IF NOT EXISTS " + database)
-            client.database = database
             client.command(
                 "CREATE TABLE IF NOT EXISTS schema_version"
                 " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
