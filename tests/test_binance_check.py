@@ -70,7 +70,8 @@ def test_an_unknown_symbol_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_network_is_said_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_PATIENCE", 0.5)
     assert command.main(["check", "--endpoint", "http://127.0.0.1:9"]) == 1
-    assert "none of http://127.0.0.1:9 answers; is there a network?" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FAIL  REST       no answer from http://127.0.0.1:9; the last problem: Cannot connect" in out
 
 
 def test_a_wrong_command_says_what_was_expected(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,10 +49,7 @@ def check(
 ) -> Iterator[Finding]:
     """Diagnose step by step; stops at the first step without which the next ones make no sense."""
     try:
-        offset, states, text = _ask(_first_words(symbols, market, endpoints))
-    except TimeoutError:
-        yield Finding("FAIL", "REST", f"none of {', '.join(endpoints.rest)} answers; is there a network?")
-        return
+        offset, states, text = asyncio.run(_first_words(symbols, market, endpoints))
     except RestError as error:
         yield Finding("FAIL", "REST", str(error))
         return
@@ -81,15 +78,20 @@ async def _first_words(
     symbols: Sequence[str], market: str, endpoints: Endpoints
 ) -> tuple[int, dict[str, str], str]:
     async with RestClient(market, endpoints.rest) as rest:
-        readings = []
-        for _ in range(3):
-            sent = now_us()
-            exchange = await rest.time()
-            received = now_us()
-            readings.append((received - sent, exchange - (sent + received) // 2))
-        # The shortest round trip leaves the least room for error.
-        trip, offset = min(readings)
-        states = await rest.symbols(symbols)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                readings = []
+                for _ in range(3):
+                    sent = now_us()
+                    exchange = await rest.time()
+                    received = now_us()
+                    readings.append((received - sent, exchange - (sent + received) // 2))
+                # The shortest round trip leaves the least room for error.
+                trip, offset = min(readings)
+                states = await rest.symbols(symbols)
+        except TimeoutError:
+            msg = f"no answer from {', '.join(endpoints.rest)}; the last problem: {rest.problem or 'silence'}"
+            raise RestError(msg) from None
         return offset, states, f"{rest.endpoint} answers in {trip / 1000:.0f} ms"
 
 

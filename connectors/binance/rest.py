@@ -138,6 +138,8 @@ class RestClient:
         """Requests sent."""
         self.failures = 0
         """Requests that failed or were refused for now (429, 418, 403, 5xx, time-out, no connection)."""
+        self.problem = ""
+        """Why the last request that failed did."""
         self._timeout = timeout
         self._clock = clock
         self._current = 0
@@ -234,8 +236,7 @@ class RestClient:
                 try:
                     answer = parse(orjson.loads(body))
                 except (KeyError, TypeError, ValueError) as error:  # cut short, or not from the exchange
-                    self.failures += 1
-                    _LOG.debug("REST answer of no sense", host=host, path=path, error=repr(error))
+                    self._fail(host, path, f"an answer of no sense, {error!r}")
                     continue
                 self._current = self.endpoints.index(host)
                 return answer
@@ -253,16 +254,15 @@ class RestClient:
             async with self._session.get(f"{host}{self._api.prefix}/{path}", params=params) as response:
                 status, headers, body = response.status, response.headers, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.failures += 1
-            _LOG.debug("REST request failed", host=host, path=path, error=repr(error))
+            self._fail(host, path, str(error) or type(error).__name__)
             return None
         now = self._clock()
         if (used := headers.get("X-MBX-USED-WEIGHT-1M", "")).isdecimal():
             self.budget.report(int(used), now)
         if status == 200:
             return body
-        self.failures += 1
         code, message = _error(body)
+        self._fail(host, path, f"HTTP {status} {message}".strip())
         if status in (418, 429):
             asked = headers.get("Retry-After", "")
             wait = float(asked) if asked.isdecimal() else 60.0
@@ -272,13 +272,16 @@ class RestClient:
         # A missing key, or a path that this host does not have: the host will never answer this.
         if status in (401, 404) or code in (-2014, -2015, -1002):
             self._refused.add((host, path))
-            _LOG.debug("host does not serve this", host=host, path=path, status=status, message=message)
             return None
         if status == 400:
             msg = f"{host} refused {path} {dict(params)}: {message} ({code})"
             raise RestError(msg)
-        _LOG.debug("REST request refused", host=host, path=path, status=status, message=message)
         return None
+
+    def _fail(self, host: str, path: str, problem: str) -> None:
+        self.failures += 1
+        self.problem = problem
+        _LOG.debug("REST request failed", host=host, path=path, problem=problem)
 
 
 def _error(body: bytes) -> tuple[int, str]:
