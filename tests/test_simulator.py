@@ -42,6 +42,7 @@ from connectors.simulator.market import (
     concatenate,
     symbol_of,
 )
+from connectors.simulator.streams import Connection
 from kernels.records import SECOND
 
 START = 1_754_049_600_000_000  # 2025-08-01 12:00 UTC
@@ -670,6 +671,28 @@ def test_a_wrong_control_message_gets_the_documented_error(message: Any, answer:
             assert (await ask(client, {"method": "LIST_SUBSCRIPTIONS", "id": 9}))["result"] == []
 
     run()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+_METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+_MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={"method": st.sampled_from(_METHODS) | _JSON, "params": _JSON, "id": st.integers(0, 9) | _JSON},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(_MESSAGES.map(json.dumps), _JSON.map(json.dumps), st.text(), st.binary()))
+def test_whatever_a_client_sends_gets_an_answer(message: str | bytes) -> None:
+    idle: Any = None
+    connection = Connection(0, idle, idle, False, False, 0.0, 0.0)
+    answer = connection.control(message, {"BTCUSDT": 0})
+    assert set(answer) in ({"result", "id"}, {"code", "msg"}, {"code", "msg", "id"})
+    assert all(isinstance(name, str) for name in connection.streams)
 
 
 @scenario

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NoReturn
 
 import orjson
@@ -41,11 +41,12 @@ def _days(text: str) -> float:
 
 def _time(text: str) -> int:
     try:
-        return (
-            int(text) * 1_000 if text.isdecimal() else int(datetime.fromisoformat(text).timestamp()) * SECOND
-        )
+        if text.isdecimal():
+            return int(text) * 1_000
+        time = datetime.fromisoformat(text)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()) * SECOND
     except ValueError:
-        msg = f"{text!r}: expected ms since the epoch, or a time such as 2024-08-08T23:55:00+00:00"
+        msg = f"{text!r}: expected ms since the epoch, or a time (UTC) such as 2024-08-08T23:55:00"
         raise argparse.ArgumentTypeError(msg) from None
 
 
