@@ -131,10 +131,10 @@ def assert_spread(
         mean = _sum(spreads) / len(spreads)
         std = (_sum((v - mean) ** 2 for v in spreads) / len(spreads)).sqrt()
         np.testing.assert_allclose(row["spread_mean"], float(mean), rtol=1e-9)
-        np.testing.assert_allclose(row["spread_std"], float(std), rtol=1e-8)
+        np.testing.assert_allclose(row["spread_std"], float(std), rtol=1e-9)
         if np.isfinite(y[step] + x[step]):
             np.testing.assert_allclose(row["spread"], float(spreads[-1]), rtol=1e-9)
-            np.testing.assert_allclose(row["z_score"], float((spreads[-1] - mean) / std), atol=1e-8)
+            np.testing.assert_allclose(row["z_score"], float((spreads[-1] - mean) / std), atol=1e-9)
         else:
             assert np.isnan(row["spread"])
             assert np.isnan(row["z_score"])
@@ -200,8 +200,8 @@ def test_kalman_equals_the_filter_of_statsmodels() -> None:
     model["obs_cov"] = np.array([[stream.noise[1][0]]])
     model.initialize_known(np.zeros(2), np.eye(2))
     level, beta = model.filter().filtered_state[:, -1]
-    np.testing.assert_allclose(row["hedge_ratio"], beta * y[0] / x[0], rtol=1e-8)
-    np.testing.assert_allclose(row["intercept"], y[0] * (1 + level - beta), rtol=1e-8)
+    np.testing.assert_allclose(row["hedge_ratio"], beta * y[0] / x[0], rtol=1e-9)
+    np.testing.assert_allclose(row["intercept"], y[0] * (1 + level - beta), rtol=1e-9)
 
 
 def test_a_kalman_covariance_stays_positive_definite() -> None:
