@@ -389,3 +389,18 @@ def test_commands_answer_from_a_folder(
     assert commands.main(["export", "trades", "--store", dsn, "--timeframe", "1m"]) == 1
     assert commands.main(["export", "trades", "--store", dsn, "--from", "yesterday"]) == 1
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_commands_find_the_store_of_the_flow(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    Store.open(dsn, source="binance").close()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PAIRFLOW_CLICKHOUSE", raising=False)
+    assert commands.main(["sql", "SELECT 1 AS x"]) == 1
+    assert f"no store in {tmp_path}/data".encode() in capsysbinary.readouterr().err
+    (tmp_path / "pairflow.toml").write_text(f'clickhouse = "{dsn}"\n')
+    assert commands.main(["sql", "SELECT 1 AS x"]) == 0
+    assert capsysbinary.readouterr().out == b"x\n1\n"
+    monkeypatch.setenv("PAIRFLOW_CLICKHOUSE", f"chdb://{tmp_path}/other")
+    assert commands.main(["sql", "SELECT 1 AS x"]) == 1

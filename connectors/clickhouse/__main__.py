@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,6 @@ from urllib.parse import quote, urlencode
 from connectors.clickhouse.formats import Connection, escape, pieces
 from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError, explain
 
-_URL = "http://127.0.0.1:8123"
 _CHUNK = 1 << 20
 _FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet", "jsonl": "JSONEachRow"}
 
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.set_defaults(run=_export)
 
     for command in (sql, export):
-        command.add_argument("--store", default=_default_dsn(), help="DSN (default: PAIRFLOW_CLICKHOUSE)")
+        command.add_argument("--store", default=_default_dsn(), help="DSN (default: that of the flow)")
     given = parser.parse_args(arguments)
     try:
         return int(given.run(given))
@@ -99,8 +99,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _setting(name: str) -> str:
+    """Read a setting as the flow does, so that commands find the flow's store."""
+    if value := os.environ.get(f"PAIRFLOW_{name.upper()}"):
+        return value
+    try:
+        return str(tomllib.loads(Path("pairflow.toml").read_text()).get(name, ""))
+    except (OSError, ValueError):
+        return ""
+
+
 def _default_dsn() -> str:
-    return os.environ.get("PAIRFLOW_CLICKHOUSE") or f"chdb://{quote(str(Path('data').resolve()))}"
+    return _setting("clickhouse") or f"chdb://{quote(str(Path('data').resolve()))}"
 
 
 def _serve(given: argparse.Namespace) -> int:
@@ -282,7 +292,7 @@ def _source(dsn: str) -> Iterator[_Embedded | _Http]:
 
 def _served(dsn: Dsn, in_use: StoreInUseError) -> _Http:
     """Find the server of the process that has the folder open."""
-    url = os.environ.get("PAIRFLOW_SERVER_URL", _URL)
+    url = os.environ.get("PAIRFLOW_SERVER_URL") or f"http://127.0.0.1:{_setting('http_port') or 8123}"
     source = _Http(url, dsn)
     # Some other store may be served at that address.
     sql = "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'runs'"

@@ -60,7 +60,7 @@ def _words(text: str) -> frozenset[str]:
 # What a query may use. Grafana's data source asks for its own time limit: that one may change up to a bound.
 _SECONDS = 60
 _MAX_SECONDS = 300
-_MEMORY = 1_000_000_000
+_MEMORY = min(1_000_000_000, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
 _RESULT = 256_000_000
 _QUERY_BYTES = 1_000_000
 _THREADS = 16
