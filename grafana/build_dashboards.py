@@ -9,6 +9,7 @@ Grafana loads the JSON; this is where it is edited. What holds for all of it:
   the alias into WHERE, and the index would not be used.
 * An empty panel says what would fill it.
 """
+# ruff: noqa: E501, RUF001, S608 - tables of panels, texts for people, and SQL that is put together from parts
 
 import json
 from pathlib import Path
@@ -80,6 +81,10 @@ def _sql(text: str) -> str:
     return "\n".join(line[indent:] for line in lines).rstrip()
 
 
+_SERIES_NAME = "${__field.labels.series}"
+"""What a series is called that the column `series` makes."""
+
+
 def _indented(text: str, spaces: int) -> str:
     return "\n".join(" " * spaces + line for line in text.splitlines())
 
@@ -123,14 +128,14 @@ def _bars(columns: dict[str, str], symbols: str, series: bool = False) -> str:
     )
 
 
-def _gauge(samples: dict[str, str], scale: str = "") -> str:
-    """Samples of the pipeline's gauges over time, a series each, by the names they are shown under."""
+def _gauge(samples: dict[str, str]) -> str:
+    """Return samples of the pipeline's gauges over time, a series each, by the names they are shown under."""
     names = ", ".join(f"'{name}'" for name in samples)
     shown = ", ".join(f"'{label}'" for label in samples.values())
     return _sql(f"""
         SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
             transform(s.name, [{names}], [{shown}], '') AS series,
-            max(s.value){scale} AS "value"
+            max(s.value) AS "value"
         FROM pipeline_metrics AS s
         WHERE s.name IN ({names}) AND $__timeFilter_ms(s.time) AND isFinite(s.value)
         GROUP BY "Time", series
@@ -350,8 +355,8 @@ def _series(
         "legend": _legend(*more.pop("calcs", ("lastNotNull",))),
         "tooltip": {"mode": "multi", "sort": more.pop("sort", "none")},
     }
-    more = {"interval": "100ms", "maxDataPoints": 1200, "empty": _NO_STATISTICS} | more
-    return _panel("timeseries", title, description, size, queries, options, custom=custom, **more)
+    settings: Json = {"interval": "100ms", "maxDataPoints": 1200, "empty": _NO_STATISTICS} | more
+    return _panel("timeseries", title, description, size, queries, options, custom=custom, **settings)
 
 
 def _tiles(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
@@ -368,8 +373,12 @@ def _tiles(title: str, description: str, size: tuple[int, int], sql: str, **more
         "wideLayout": False,
         **({"text": more.pop("text")} if "text" in more else {}),
     }
-    more = {"empty": "–", "color": {"mode": "thresholds"}, "thresholds": _steps((None, "text"))} | more
-    return _panel("stat", title, description, size, [_query(sql, table=True)], options, **more)
+    settings: Json = {
+        "empty": "–",
+        "color": {"mode": "thresholds"},
+        "thresholds": _steps((None, "text")),
+    } | more
+    return _panel("stat", title, description, size, [_query(sql, table=True)], options, **settings)
 
 
 def _table(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
@@ -400,9 +409,14 @@ def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **m
         **({"perPage": more.pop("per_page")} if "per_page" in more else {}),
     }
     custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": more.pop("span", True)}
-    more = {"displayName": "${__field.labels.series}", "color": {"mode": "thresholds"}} | more
-    more.setdefault("thresholds", _steps((None, _FLAT)))
-    return _panel("state-timeline", title, description, size, [_query(sql)], options, custom=custom, **more)
+    settings: Json = {
+        "displayName": _SERIES_NAME,
+        "color": {"mode": "thresholds"},
+        "thresholds": _steps((None, _FLAT)),
+    } | more
+    return _panel(
+        "state-timeline", title, description, size, [_query(sql)], options, custom=custom, **settings
+    )
 
 
 def _text(title: str, content: str, size: tuple[int, int]) -> Json:
@@ -844,7 +858,7 @@ def _hedge_ratios() -> Json:
         " the chosen method where it has a standard error.",
         (12, 9),
         [_query(by_method), _query(band, "B")],
-        displayName="${__field.labels.series}",
+        displayName=_SERIES_NAME,
         overrides=[
             _override("/95 % above/", custom__fillBelowTo="95 % below", custom__fillOpacity=12, **quiet,
                       displayName="95 % above"),
@@ -1300,7 +1314,7 @@ def _all_z_scores() -> Json:
         thresholds=_steps(
             (None, "transparent"), (-Z_ENTRY, _BAD), (-Z_EXIT, _QUIET), (Z_EXIT, _QUIET), (Z_ENTRY, _BAD)
         ),
-        displayName="${__field.labels.series}",
+        displayName=_SERIES_NAME,
         decimals=2,
         sort="desc",
         empty=_NO_PAIRS,
@@ -1393,7 +1407,7 @@ def market_dashboard() -> Json:
             [_query(_bars({"volume": "sum(b.quote_volume)"}, "", series=True))],
             _BARS,
             unit="short",
-            displayName="${__field.labels.series}",
+            displayName=_SERIES_NAME,
             empty=_NO_BARS,
             maxDataPoints=120,
             calcs=("sum",),
@@ -1410,8 +1424,6 @@ def market_dashboard() -> Json:
 
 
 # ----------------------------------------------------------------------------------------------- pipeline
-
-_SERIES_NAME = "${__field.labels.series}"
 
 
 def _pipeline_now() -> Json:
@@ -1463,10 +1475,14 @@ def _pipeline_now() -> Json:
 
 def _watching(title: str, description: str, queries: list[Json], custom: Json = _LINE, **more: Any) -> Json:
     """Return a panel about the pipeline itself, a third of the page wide."""
-    more = {
-        "interval": "5s", "maxDataPoints": 600, "displayName": _SERIES_NAME, "empty": _NO_SAMPLES, "min": 0
-    } | more  # fmt: skip
-    return _series(title, description, (8, 7), queries, custom, **more)
+    settings: Json = {
+        "interval": "5s",
+        "maxDataPoints": 600,
+        "displayName": _SERIES_NAME,
+        "empty": _NO_SAMPLES,
+        "min": 0,
+    } | more
+    return _series(title, description, (8, 7), queries, custom, **settings)
 
 
 def pipeline_dashboard() -> Json:
