@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import threading
 import time
@@ -34,7 +35,8 @@ LATE_TRADES = Counter(
     "pairflow_late_trades", "Trades too late for their bar, counted once per timeframe; they are stored."
 )
 BAR_TIME = Gauge("pairflow_last_bar_seconds", "Open time of the newest bar of the shortest timeframe.")
-Z_SCORE = Gauge("pairflow_z_score", "Newest z-score of the first pair, at each timeframe.", ["timeframe"])
+Z_SCORE = Gauge("pairflow_z_score", "Newest z-score of the first pair, at the shortest timeframe.")
+Z_SCORE.set(math.nan)
 STEP_SECONDS = Counter("pairflow_step_seconds", "Time spent in a step of the flow.", ["step"])
 STEP_BATCHES = Counter("pairflow_step_batches", "Batches that a step of the flow took.", ["step"])
 
@@ -277,8 +279,8 @@ class StatusLine:
             )
         if bar > 0:
             parts.append(f"last bar {datetime.fromtimestamp(bar, UTC):%H:%M:%S}")
-        z_score = value("pairflow_z_score", timeframe=self._timeframe)
-        if z_score == z_score:
+        z_score = value("pairflow_z_score")
+        if not math.isnan(z_score):
             parts.append(f"{self._pair} z {z_score:+.2f} ({self._timeframe})")
         sink = self._sink
         parts.append(f"{sink.rows_written.total():,} rows stored")

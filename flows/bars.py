@@ -80,6 +80,9 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
     def on_batch(self, values: list[Trades]) -> tuple[list[Rows], bool]:
         out: list[Rows] = []
         for block in values:
+            if len(block.bars):
+                self._begin_after(block.bars)
+                out.append(Rows("bars", block.bars))
             self._apply(block.gaps)
             too_late = self._clock["too_late"][0]
             self._out, rows = ohlcv.add_trades(
@@ -141,6 +144,12 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
         if old.next_close[0] != ohlcv.EMPTY:
             self._clock["due"] = ((self._next_close + 1) * self._lengths).min() + self._lateness
         self._gaps = {(name, first) for name, first in old.gaps if name in self._names}
+
+    def _begin_after(self, bars: Block) -> None:
+        """Let symbols that do not trade yet repeat the close of the last bar before."""
+        for k, length in enumerate(self._lengths):
+            mine = bars[bars["timeframe"] == length]
+            self._last_close[k, mine["symbol"]] = mine["close"]  # the last of each symbol stays
 
     def _apply(self, gaps: Block) -> None:
         for gap in gaps:

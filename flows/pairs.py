@@ -30,6 +30,7 @@ from typing_extensions import override
 from connectors import telemetry
 from connectors.binance.archive import ArchiveError, ArchiveSource
 from connectors.binance.feed import FeedStatus
+from connectors.binance.history import WarmSource
 from connectors.binance.recording import RecordingError, RecordingSource
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
 from connectors.clickhouse.server import EmbeddedServer
@@ -49,20 +50,19 @@ _USER_ERRORS = (StoreError, RecordingError, ArchiveError)
 _LOG = structlog.get_logger()
 
 
-class SimulatorSource(BinanceSource):
+class SimulatorSource(WarmSource):
     """Trades of an exchange simulated on this machine, in a process of its own."""
 
-    def __init__(self, symbols: tuple[str, ...], *, market: str, stream: str, stop: threading.Event) -> None:
+    def __init__(self, symbols: tuple[str, ...], *, market: str, **options: Any) -> None:
         """Init; the exchange starts with the flow, and ends with it.
 
         :arg symbols: the symbol table.
         :arg market: spot or usdm.
-        :arg stream: trade or aggTrade.
-        :arg stop: ends the source when set.
+        :arg options: of `WarmSource`.
         """
         self._arguments = ["--symbols", ",".join(symbols), "--market", market, "--exit-with-parent"]
-        self._live = partial(BinanceSource, symbols, market=market, stream=stream, stop=stop)
-        super().__init__(symbols, market=market, stream=stream, stop=stop)
+        self._live = partial(WarmSource, symbols, market=market, **options)
+        super().__init__(symbols, market=market, endpoints=default_endpoints(market), **options)
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: Any) -> Any:
@@ -78,7 +78,7 @@ class SimulatorSource(BinanceSource):
             msg = "the simulated exchange did not start; see above"
             raise RecordingError(msg)
         endpoints = Endpoints(ws=(address.replace("http", "ws", 1),), rest=(address,))
-        return self._live(endpoints=endpoints, status=self.status).build_part(step_id, for_part, resume_state)
+        return self._live(endpoints=endpoints).build_part(step_id, for_part, resume_state)
 
 
 def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSource[Any, Any]:
@@ -110,14 +110,23 @@ def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSo
             stream=stream,
             base_url=settings.archive_url,
             folder=settings.archive_folder,
+            speed=settings.replay_speed,
             grace=settings.allowed_lateness,
             stop=stop,
         )
+    live: dict[str, Any] = {
+        "market": market,
+        "stream": stream,
+        "stop": stop,
+        "status": FeedStatus(),
+        "timeframes": [length for length in settings.timeframes if length],
+        "count": max(*settings.windows, settings.z_window) + 1 if settings.warm_start else 0,
+    }
     if kind == "simulator":
-        return SimulatorSource(settings.symbols, market=market, stream=stream, stop=stop)
+        return SimulatorSource(settings.symbols, **live)
     known = default_endpoints(market)
     endpoints = Endpoints(ws=settings.ws_url or known.ws, rest=settings.rest_url or known.rest)
-    return BinanceSource(settings.symbols, market=market, stream=stream, endpoints=endpoints, stop=stop)
+    return WarmSource(settings.symbols, endpoints=endpoints, **live)
 
 
 def build(
@@ -219,11 +228,11 @@ def _watch(settings: Settings) -> Callable[[Rows], Rows]:
             times = block["open_time"][block["timeframe"] == shortest]
             if len(times):
                 telemetry.BAR_TIME.set(times[-1] / SECOND)
-        elif table == "pair_metrics" and block["pair"][0] == 0:
+        elif table == "pair_metrics":
             mine = (block["pair"] == 0) & (block["window"] == window) & (block["method"] == method)
+            mine &= block["timeframe"] == shortest
             if mine.any():
-                row = block[mine][-1]
-                telemetry.Z_SCORE.labels(timeframe_name(int(row["timeframe"]))).set(row["z_score"])
+                telemetry.Z_SCORE.set(block["z_score"][mine][-1])
         return rows
 
     return watch

@@ -196,6 +196,7 @@ class Settings(BaseSettings):
     status_interval: _Duration = Field(
         5 * SECOND, ge=0, le=3600 * SECOND, description="a duration up to 1h, as 5s; 0 for no status line"
     )
+    warm_start: bool = Field(True, description="true or false")
     replay_speed: Annotated[float, BeforeValidator(_speed)] = Field(
         0.0, ge=0, allow_inf_nan=False, description="max, or how many times the recorded speed, as 1"
     )

@@ -14,6 +14,7 @@ another file has changed since.
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -25,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _signatures: dict[Any, tuple[Any, ...]] = {}
 _calls: dict[Any, tuple[Callable[..., Any], ...]] = {}
 _warm: set[Any] = set()
+_told: list[bool] = []
 
 
 def kernel(
@@ -80,10 +82,19 @@ def warm_up(*kernels: Callable[..., Any]) -> None:
             continue
         warm_up(*_calls[dispatcher])
         with _turn(dispatcher.stats.cache_path):
+            _announce(dispatcher)
             for signature in _signatures[dispatcher]:
                 dispatcher.compile(signature)
         dispatcher.disable_compile()
         _warm.add(dispatcher)
+
+
+def _announce(dispatcher: Any) -> None:
+    """Say once that something is going to take long."""
+    entry = getattr(dispatcher._cache, "_cache_file", None)
+    if not _told and entry is not None and not entry._load_index():
+        _told.append(True)
+        print("compiling kernels, once: about half a minute", file=sys.stderr, flush=True)
 
 
 @contextmanager

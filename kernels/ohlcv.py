@@ -1,7 +1,8 @@
 """OHLCV bars from trades: exact sums, closing by event time, and late trades that reopen their bar.
 
 Every trade passes through once. Its price and quantity, decimal numbers of at most eight places, are turned
-back into integers of 1e-8, and sums are kept in 128-bit integers: volume in 1e-8, quote volume in 1e-16.
+back into integers of 1e-8, and sums are kept in 128-bit integers: volume in 1e-8, quote volume in 1e-16,
+up to 3.4e22 a bar.
 Integer sums neither round nor depend on the order of their terms, so a bar built from trades, from
 aggregates, in one block or in many, in order or with late ones, has the same bits, and prints as the
 exchange prints it: each sum is rounded once, when its bar is emitted.

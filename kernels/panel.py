@@ -290,7 +290,8 @@ def roll_bars(
 ) -> tuple[int, int, int]:
     """File new bars and measure every interval, up to the first bar of an interval that was measured before.
 
-    The observation's number is the interval's. An interval that has no bars leaves NaN in its column.
+    The observation's number is the interval's. An interval that has no bars leaves NaN in its column. Bars of
+    version 0, from before the feed, give rows of version 0 and no signals, though positions follow them.
 
     :arg bars: BAR[n] of one timeframe; all bars of an interval follow each other.
     :arg timeframe: us.
@@ -316,6 +317,7 @@ def roll_bars(
                 panel.values[row, gone % depth] = np.nan
                 panel.returns[row, gone % depth] = np.nan
         latest[0] = step
+        version = min(bars[i].version, 1)
         at, before = step % depth, (step - 1) % depth
         now[:] = np.nan
         while i < len(bars) and bars[i].open_time // timeframe == step:
@@ -330,7 +332,7 @@ def roll_bars(
         for p in range(len(panel.steps)):
             known = np.isfinite(now[panel.y[p]]) and np.isfinite(now[panel.x[p]])
             panel.steps[p] = step if known else -1
-        used = measure_bars(panel, rules, now, step * timeframe, 1, 0, out, used)
+        used = measure_bars(panel, rules, now, step * timeframe, version, 0, out, used)
         for m in range(len(panel.methods)):
             for p in range(len(panel.steps)):
                 for k in range(len(panel.windows)):
@@ -341,7 +343,7 @@ def roll_bars(
             update_signals(panel.z_scores, rules.z_entry, rules.z_exit, panel.positions[m], panel.events)
             for p in range(len(panel.steps)):
                 for k in range(len(panel.windows)):
-                    if panel.events[p, k] != NO_SIGNAL:
+                    if panel.events[p, k] != NO_SIGNAL and version > 0:
                         row, signal = panel.rows[m, p, k], signals[used_signals]
                         signal.time = row.time
                         signal.timeframe = row.timeframe

@@ -52,7 +52,10 @@ BAR = np.dtype(
         ("trades", np.int64),  # number of trades; 0 in a bar that repeats the last close
         ("first_id", np.int64),  # first and last trade id in the bar; -1 where trades == 0
         ("last_id", np.int64),
-        ("version", np.int64),  # 1 when first emitted, higher each time a late trade changed it
+        (
+            "version",
+            np.int64,
+        ),  # 0: the exchange's own, from before the feed; 1 when first emitted, then higher
         ("symbol", np.int32),
         ("provisional", np.bool_),  # the symbol has an open gap here: a later version will follow
     ],
@@ -86,7 +89,7 @@ METRIC = np.dtype(
         ("half_life", np.float64),  # of mean reversion (OU), in bars; inf where the spread does not revert
         ("hurst", np.float64),  # Hurst exponent of the spread
         ("variance_ratio", np.float64),  # Lo-MacKinlay, of the spread
-        ("version", np.int64),  # 1 when first emitted, higher when a late bar changed it
+        ("version", np.int64),  # as of the bars: 0 from before the feed; 1, higher when a late bar changed it
         ("pair", np.int32),  # index into the pair table
         ("method", np.int32),  # index into METHODS
     ],
@@ -135,7 +138,7 @@ GAP_CAUSES = ("disconnect", "restart", "overflow", "hole", "stale")
 """Why ids were missing: connection lost, process restarted, buffer full, ids skipped, feed gone silent."""
 
 GAP_REPAIRS = ("open", "rest", "late", "unavailable")
-"""How a gap ended: not yet, by REST, by frames that came late, or never (the exchange has the ids no more)."""
+"""How a gap ended: not yet, by REST, by frames that came late, or never: the exchange has the ids no more."""
 
 
 class Trades(NamedTuple):
@@ -145,11 +148,13 @@ class Trades(NamedTuple):
     :arg watermark: exchange time, us, up to which the source has seen the market. Later blocks hold nothing
         older, save late trades.
     :arg gaps: GAP block of gaps that opened or closed before these trades.
+    :arg bars: BAR block of bars before these trades that the exchange made itself.
     """
 
     trades: Block
     watermark: int
     gaps: Block
+    bars: Block = np.empty(0, BAR)
 
 
 class Rows(NamedTuple):

@@ -1,0 +1,156 @@
+"""Load the exchange's recent klines: windows are full and panels show something from the first minute.
+
+A source that begins anew waits for its first trades, fetches the closed klines before them, and hands these
+out first. Their version is 0: bars built from trades, in this run or an earlier one, take precedence.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import structlog
+from typing_extensions import override
+
+from connectors.binance.feed import Endpoints, FeedStatus
+from connectors.binance.rest import PAGE, RestClient, RestError
+from connectors.binance.stream import BinanceSource, FeedState
+from kernels.records import BAR, GAP, MILLISECOND, SECOND, TRADE, Block, Trades
+
+_LOG = structlog.get_logger()
+
+_MINUTE, _HOUR = 60 * SECOND, 3_600 * SECOND
+_INTERVALS = {
+    SECOND: "1s",
+    **{n * _MINUTE: f"{n}m" for n in (1, 3, 5, 15, 30)},
+    **{n * _HOUR: f"{n}h" for n in (1, 2, 4, 6, 8, 12)},
+    24 * _HOUR: "1d",
+}
+_AT_ONCE = 8  # requests under way; each is answered in some 50 ms
+_COLUMNS = {
+    "open": 1,
+    "high": 2,
+    "low": 3,
+    "close": 4,
+    "volume": 5,
+    "quote_volume": 7,
+    "taker_buy_volume": 9,
+    "taker_buy_quote_volume": 10,
+}
+
+
+async def load_klines(
+    rest: RestClient, symbols: Sequence[str], timeframes: Iterable[int], before: int, count: int
+) -> Block:
+    """Fetch the last closed klines before a time.
+
+    :arg rest: client of the exchange.
+    :arg symbols: the symbol table.
+    :arg timeframes: lengths, us; those for which the exchange has no klines are left out.
+    :arg before: time, us: klines are closed before the interval that holds it.
+    :arg count: klines of each symbol and timeframe, at most.
+    :returns: BAR block of version 0, by interval, all bars of one behind each other; ids are unknown, -1.
+    :raises RestError: when the exchange refuses.
+    """
+    known = {length: _INTERVALS[length] for length in timeframes if length in _INTERVALS}
+    if rest.market != "spot":
+        known.pop(SECOND, None)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def load(symbol: int, length: int) -> Block:
+        end = before // length * length
+        blocks = []
+        for page_end in range(end, end - count * length, -PAGE * length):
+            first = max(page_end - PAGE * length, end - count * length)
+            async with gate:
+                rows = await rest.klines(symbols[symbol], known[length], start=first, end=page_end - 1)
+            blocks.append(_bars(rows, symbol, length, end))
+        return np.concatenate([np.empty(0, BAR), *blocks])
+
+    loads = (load(symbol, length) for length in known for symbol in range(len(symbols)))
+    bars = np.concatenate([np.empty(0, BAR), *await asyncio.gather(*loads)])
+    return bars[np.lexsort((bars["symbol"], bars["open_time"], bars["timeframe"]))]
+
+
+def _bars(rows: list[list[Any]], symbol: int, length: int, end: int) -> Block:
+    block = np.zeros(len(rows), BAR)
+    if rows:
+        times = np.array([row[0] for row in rows], np.int64)
+        block["open_time"] = times if times[0] > 10**14 else times * MILLISECOND  # spot answers in us
+        for name, column in _COLUMNS.items():
+            block[name] = [float(row[column]) for row in rows]
+        block["trades"] = [row[8] for row in rows]
+    block["timeframe"], block["symbol"] = length, symbol
+    block["first_id"] = block["last_id"] = -1
+    return block[block["open_time"] < end]
+
+
+class WarmSource(BinanceSource):
+    """Binance's trades, live, behind the klines that came before them."""
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        *,
+        market: str,
+        stream: str,
+        endpoints: Endpoints,
+        stop: threading.Event,
+        status: FeedStatus,
+        timeframes: Sequence[int],
+        count: int,
+        patience: float = 20.0,
+    ) -> None:
+        """Init.
+
+        :arg symbols: the symbol table.
+        :arg market: spot or usdm.
+        :arg stream: trade or aggTrade.
+        :arg endpoints: where the exchange is.
+        :arg stop: ends the source when set.
+        :arg status: receives what the feed is doing.
+        :arg timeframes: lengths of the bars to load, us.
+        :arg count: bars of each to load; 0 for none.
+        :arg patience: seconds after which the source goes on without them.
+        """
+        super().__init__(symbols, market=market, stream=stream, endpoints=endpoints, stop=stop, status=status)
+        self._names = symbols
+        self._where = market, endpoints
+        self._timeframes = timeframes
+        self._count = count
+        self._seconds = patience
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: FeedState | None) -> Any:
+        part: Any = super().build_part(step_id, for_part, resume_state)
+        if resume_state is None and self._count:
+            read = part.next_batch
+
+            def first_batch() -> list[tuple[str, Trades]]:
+                items = list(read())
+                times = [int(item.trades["time"][0]) for _, item in items if len(item.trades)]
+                if times:
+                    part.next_batch = read
+                    history = Trades(np.empty(0, TRADE), 0, np.empty(0, GAP), self._load(min(times)))
+                    items.insert(0, (for_part, history))
+                return items
+
+            part.next_batch = first_batch
+        return part
+
+    def _load(self, before: int) -> Block:
+        market, endpoints = self._where
+
+        async def load() -> Block:
+            async with asyncio.timeout(self._seconds), RestClient(market, endpoints.rest) as rest:
+                return await load_klines(rest, self._names, self._timeframes, before, self._count)
+
+        try:
+            return asyncio.run(load())
+        except (RestError, TimeoutError) as error:
+            _LOG.warning(
+                "no klines to begin with: windows fill as bars close",
+                reason=str(error) or "no answer in time",
+            )
+            return np.empty(0, BAR)
