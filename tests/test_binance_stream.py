@@ -25,7 +25,7 @@ from bytewax.testing import TestingSink, run_main
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidURI
 
-from connectors.binance import stream
+from connectors.binance import feed, stream
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
 from connectors.simulator import Config, Simulator
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Trades
@@ -40,6 +40,8 @@ class Exchange:
         self.requests: list[str] = []
         self.listed = ["AAAUSDT", "BBBUSDT"]
         self.refuse = False
+        self.mute = False
+        self.pings = 0
         self.rest_status = 200
         self.clock = 0  # us that this exchange is ahead
         self.loop = asyncio.new_event_loop()
@@ -82,12 +84,16 @@ class Exchange:
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         if self.refuse:
             raise web.HTTPServiceUnavailable
-        socket = web.WebSocketResponse(compress=False)
+        socket = web.WebSocketResponse(compress=False, autoping=False)
         await socket.prepare(request)
         self.sockets[socket] = request.query["streams"].split("/")
         try:
             async for message in socket:
-                if message.type == WSMsgType.TEXT:
+                if message.type == WSMsgType.PING:
+                    self.pings += 1
+                    if not self.mute:
+                        await socket.pong(message.data)
+                elif message.type == WSMsgType.TEXT:
                     body = orjson.loads(message.data)
                     self.sockets[socket] += body["params"]
                     await socket.send_json({"result": None, "id": body["id"]})
@@ -549,6 +555,55 @@ def test_a_stream_that_stopped_sending_is_found_out_by_rest(
     reader.wait_for(1, 2, 3)
     reader.until(lambda: len(reader.gaps()) >= 2 and reader.status.reconnections == 1)
     assert reader.gaps()[-1] == (2, 3, "stale", "rest", 2)
+
+
+def test_a_connection_that_does_not_answer_is_given_up_and_its_trades_are_fetched(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"], stale=0.5)
+    reader.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    reader.wait_for(1)
+    exchange.mute = True
+    exchange.trade("AAAUSDT", 2, send=False)
+    reader.until(lambda: reader.status.reconnections == 1)
+    exchange.mute = False
+    reader.wait_for(1, 2)
+    reader.until(lambda: len(reader.gaps()) == 2)
+    assert reader.gaps()[-1] == (2, 2, "stale", "rest", 1)
+
+
+def test_a_silent_market_is_pinged_less_often_than_the_exchange_allows(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    reader = start(exchange, readers, ["AAAUSDT"])
+    reader.until(connected(exchange))
+    reader.poll_for(0.6)
+    before = exchange.pings
+    reader.poll_for(2.0)
+    assert 2 <= exchange.pings - before <= 2 * 4
+
+
+def test_attempts_to_connect_stay_below_the_limit_of_the_exchange() -> None:
+    async def times() -> list[float]:
+        attempts = feed._Attempts(limit=3, period=0.4)
+        taken = []
+        for _ in range(8):
+            await attempts.take()
+            taken.append(time.monotonic())
+        return taken
+
+    taken = asyncio.run(times())
+    assert all(later - earlier >= 0.4 for earlier, later in zip(taken, taken[3:]))
+
+
+def test_symbols_outside_ascii_are_received(exchange: Exchange, readers: list[Reader]) -> None:
+    reader = start(exchange, readers, ["币安人生USDT"])
+    reader.until(connected(exchange))
+    exchange.trade("币安人生USDT", 1)
+    exchange.trade("币安人生USDT", 2, send=False)
+    exchange.trade("币安人生USDT", 3)
+    reader.wait_for(1, 2, 3)
 
 
 def test_ids_that_start_again_are_followed_and_said_so(exchange: Exchange, readers: list[Reader]) -> None:
