@@ -78,8 +78,6 @@ _APIS: dict[MarketName, _Api] = {
         },
     ),
 }
-_MARKET_WIDE = ("ping", "time", "exchangeInfo")
-
 _SYMBOL_RANGE = r"^[\w\-._&&[^a-z]]{1,50}$"
 _LIST_RANGE = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,})?\]$'
 _NUMBER_RANGE = "^[0-9]{1,20}$"
@@ -141,7 +139,7 @@ class Rest:
         short = None
         headers: dict[str, str] = {}
         try:
-            self._charge(name, endpoint, request.query, headers)
+            self._charge(endpoint, request.query, headers)
             for fault in self._hit(name):
                 if fault.kind == "short":
                     short = int(fault.value)
@@ -168,9 +166,7 @@ class Rest:
         self._faults = [(f, left) for f, left in self._faults if left[0] > 0]
         return hit
 
-    def _charge(
-        self, name: str, endpoint: _Endpoint, query: Mapping[str, str], headers: dict[str, str]
-    ) -> None:
+    def _charge(self, endpoint: _Endpoint, query: Mapping[str, str], headers: dict[str, str]) -> None:
         """Count a request's weight, in real minutes.
 
         :raises ApiError: 429 past the limit, 418 for a client that goes on regardless.
