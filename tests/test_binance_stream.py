@@ -104,7 +104,8 @@ class Exchange:
     async def _rest(self, request: web.Request) -> web.Response:
         self.requests.append(str(request.rel_url))
         if self.rest_status != 200:
-            return web.json_response({"code": -1, "msg": "no"}, status=self.rest_status)
+            headers = {"Retry-After": "2"}
+            return web.json_response({"code": -1, "msg": "no"}, status=self.rest_status, headers=headers)
         path = request.match_info["path"]
         if path == "time":
             return web.json_response({"serverTime": time.time_ns() // 1000 + self.clock})
@@ -331,6 +332,31 @@ def test_after_an_outage_quiet_and_busy_symbols_come_in_step(
     assert (np.diff(times) >= 0).all()
     assert half_way is not None
     assert abs(half_way["AAAUSDT"] - 100 * half_way["BBBUSDT"]) <= 200
+
+
+def test_a_pause_for_the_weight_limit_does_not_try_the_patience(
+    exchange: Exchange, readers: list[Reader]
+) -> None:
+    first = start(exchange, readers, ["AAAUSDT", "BBBUSDT"])
+    first.until(connected(exchange))
+    exchange.trade("AAAUSDT", 1)
+    exchange.trade("BBBUSDT", 1)
+    first.wait_for(1)
+    first.wait_for(1, symbol=1)
+    state = first.partition.snapshot()
+    first.partition.close()
+    exchange.trade("AAAUSDT", 2, send=False)
+    exchange.rest_status = 429
+    second = start(exchange, readers, ["AAAUSDT", "BBBUSDT"], state, patience=0.5)
+    second.until(connected(exchange))
+    exchange.trade("BBBUSDT", 2)
+    second.poll_for(1.3)
+    exchange.rest_status = 200
+    assert second.ids(1) == []
+    second.wait_for(2)
+    second.wait_for(2, symbol=1)
+    symbols = np.concatenate([block.trades["symbol"] for block in second.blocks])
+    assert symbols.tolist() == [0, 1]
 
 
 def test_the_thread_ends_and_the_stop_is_graceful(exchange: Exchange, readers: list[Reader]) -> None:

@@ -46,6 +46,7 @@ _PING_INTERVAL: Final = 0.4  # s; with the pongs less than the 5 messages a seco
 _SHORT_LIVED: Final = 5.0  # s; a connection that ends sooner counts as a failed attempt
 _MAX_BACKOFF: Final = 15.0  # s between attempts to connect, at most
 _REQUESTS_AT_ONCE: Final = 4
+_LONGEST_WAIT: Final = 61.0  # s; the weight limit is per minute, longer pauses are bans
 _CLOCK_INTERVAL: Final = 60.0
 
 
@@ -397,6 +398,7 @@ class Feed:
         self._told_unreachable = False
         self._requests: list[tuple[int, int, int]] = []  # a heap of (urgency, symbol, first id)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._rest: RestClient | None = None
         self._ended: asyncio.Event
         self._wanted: asyncio.Semaphore
         self._ready = threading.Event()
@@ -414,6 +416,12 @@ class Feed:
     def merging(self, group: int) -> bool:
         """Tell whether two connections deliver the same trades now, so that ids may come out of order."""
         return self._alive[group] > 1
+
+    def waits_for_weight(self, patience: float) -> bool:
+        """Tell whether requests wait for the next minute's weight, or did until ``patience`` seconds ago."""
+        if self._rest is None:
+            return False
+        return -patience < self._rest.waits_until - time.time() < _LONGEST_WAIT
 
     def request(self, symbol: int, first: int, urgency: int) -> None:
         """Ask for a page of trades.
@@ -460,6 +468,7 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
         async with RestClient(self._options.market, self._options.endpoints.rest) as rest:
+            self._rest = rest
             forever = [self._keep_connected(group) for group in range(len(self.groups))]
             forever += [self._watch(rest), self._read_clock(rest), self._check_symbols(rest)]
             forever += [self._back_fill(rest) for _ in range(_REQUESTS_AT_ONCE)]

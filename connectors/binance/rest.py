@@ -138,6 +138,8 @@ class RestClient:
         """Requests sent."""
         self.failures = 0
         """Requests that failed or were refused for now (429, 418, 403, 5xx, time-out, no connection)."""
+        self.waits_until = 0.0
+        """Local time, s since the epoch, until which a request waits, or waited, for the weight limit."""
         self.problem = ""
         """Why the last request that failed did."""
         self._timeout = timeout
@@ -229,6 +231,7 @@ class RestClient:
                 raise UnavailableError(msg)
             for host in hosts:
                 while delay := self.budget.delay(self._api.weights[path], self._clock()):
+                    self.waits_until = self._clock() + delay
                     await asyncio.sleep(delay)
                 body = await self._try(host, path, params)
                 if body is None:

@@ -471,6 +471,9 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
 
     def _patiently(self, symbols: Iterable[int]) -> Iterator[int]:
         """Leave out the symbols whose trades have been sought for too long while REST does not answer."""
+        if self._feed.waits_for_weight(self._patience):
+            yield from symbols
+            return
         impatient = time.monotonic() - self._patience
         for symbol in symbols:
             pursuit = self._pursuits.get(symbol)
