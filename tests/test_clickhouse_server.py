@@ -94,6 +94,30 @@ def test_parameters_are_bound_by_name(server: EmbeddedServer) -> None:
     assert ask(server, "SELECT {a:Array(String)}", param_a="['it\\'s','x']")[2] == b"['it\\'s','x']\n"
 
 
+@pytest.mark.parametrize("form", ["TabSeparated", "JSON", "Native", "CSVWithNames", "JSONEachRow", "Parquet"])
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("SHOW TABLES", b"trades"),
+        ("SHOW DATABASES", b"pairflow"),
+        ("SHOW CREATE TABLE trades", b"FINAL"),
+        ("SHOW COLUMNS FROM trades", b"buyer_is_maker"),
+        ("DESCRIBE trades", b"buyer_is_maker"),
+        ("EXPLAIN SELECT 1", b"ReadFromSystemOne"),
+        ("(SELECT 1 AS one) UNION ALL (SELECT 2)", b""),
+        ("WITH 1 AS x SELECT x AS one", b""),
+        ("(SELECT 1 AS one) EXCEPT (SELECT 2)", b""),
+    ],
+)
+def test_everything_that_only_looks_is_answered(
+    server: EmbeddedServer, sql: str, part: bytes, form: str
+) -> None:
+    status, _, body = ask(server, sql, default_format=form, client_protocol_version=54460)
+    assert status == 200, body
+    assert part in body or form == "Parquet"
+    assert ask(server, "EXISTS TABLE trades", default_format=form)[0] == 200
+
+
 def test_the_query_names_its_format_or_the_client_does(server: EmbeddedServer) -> None:
     status, headers, body = ask(server, "SELECT 1 AS x FORMAT CSVWithNames", default_format="JSON")
     assert (status, body) == (200, b'"x"\n1\n')
@@ -238,6 +262,12 @@ def test_settings_of_form_may_change_and_limits_may_not_grow(server: EmbeddedSer
     assert ask(server, sql, param_name="max_execution_time", max_execution_time=10)[2] == b"10\n"
     assert ask(server, sql, param_name="max_execution_time", max_execution_time=0)[2] == b"300\n"
     assert ask(server, sql, param_name="max_memory_usage", max_memory_usage=10**15)[2] <= b"1000000000\n"
+
+
+def test_a_setting_may_be_named_with_the_value_it_has(server: EmbeddedServer) -> None:
+    assert ask(server, "SELECT 1", async_insert=1, allow_ddl="true")[2] == b"1\n"
+    assert ask(server, "SELECT 1", allow_ddl=0)[1]["X-ClickHouse-Exception-Code"] == "164"
+    assert ask(server, "SELECT 1", no_such_setting=1)[1]["X-ClickHouse-Exception-Code"] == "115"
 
 
 def test_filters_of_grafana_are_applied(server: EmbeddedServer) -> None:
@@ -422,8 +452,7 @@ def test_nothing_but_reading_the_store_is_possible(server: EmbeddedServer, folde
         ("SELECT * FROM processes", {"database": "system"}),
         ("SELECT {x:String} x INTO OUTFILE {x:String}", {"param_x": "/tmp/x"}),
         ("SELECT 1", {"readonly_": "0"}),
-        ("SELECT 1", {"allow_ddl": "1"}),
-        ("SELECT 1", {"allow_introspection_functions": "1"}),
+        ("SELECT 1", {"allow_ddl": "0"}),
         ("SELECT 1", {"format_schema": "/etc/passwd"}),
         ("SELECT 1", {"output_format_schema": "/tmp/x"}),
         ("SELECT 1", {"dialect": "kusto"}),
@@ -475,6 +504,11 @@ def test_an_open_address_needs_a_password(folder: Path, server: EmbeddedServer) 
                 host=guarded.host, port=guarded.port, username="default", password="open sesame"
             ) as client:
                 assert client.command("SELECT 1") == 1
+            address = f"{guarded.host}:{guarded.port}/pairflow"
+            with Store.open(f"clickhouse://reader:open%20sesame@{address}", create=False) as reader:
+                assert reader.query("SELECT count() FROM trades") == [(TRADES,)]
+            with pytest.raises(StoreError, match="refused user 'reader': check user and password"):
+                Store.open(f"clickhouse://reader:open@{address}")
         finally:
             guarded.stop()
 

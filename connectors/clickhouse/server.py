@@ -290,16 +290,22 @@ class _Gate:
         if query.format not in _FORMATS:
             _fail(_UNKNOWN_FORMAT, f"Format {query.format} is not known or not allowed here")
         for start in re.finditer(r"\bSETTINGS (?=\w+ = )", masked):
-            query.settings.update(_assignments(text, start.end()))
+            clause = dict(_assignments(text, start.end()))
+            if forbidden := [name for name in clause if not _SETTINGS.fullmatch(name)]:
+                _refuse(f"Setting {forbidden[0]} cannot be changed")
+            query.settings.update(clause)
         tree = _text(connection, f"EXPLAIN AST {query.sql}", query.parameters)
         self._check_tree(tree, query.database)
+        # chDB streams no other statements.
+        query.whole = query.whole or not tree.startswith("Select")
         self._check_settings(connection, query)
 
     def _check_settings(self, connection: Connection, query: _Query) -> None:
-        for name, value in query.settings.items():
+        for name, value in list(query.settings.items()):
             if not _SETTINGS.fullmatch(name):
-                _refuse(f"Setting {name} cannot be changed")
-            if name == "additional_table_filters":
+                self._check_unchanged(connection, name, value)
+                del query.settings[name]
+            elif name == "additional_table_filters":
                 values = "SELECT arrayJoin(mapValues({v:Map(String, String)}))"
                 conditions = _text(connection, values, {"v": value})
                 # One condition a line. A line break inside one would leave parts that do not parse, or do and
@@ -308,6 +314,16 @@ class _Gate:
                     self._check_condition(connection, condition, query.database)
             elif name == "additional_result_filter":
                 self._check_condition(connection, value, query.database)
+
+    def _check_unchanged(self, connection: Connection, name: str, value: str) -> None:
+        """Let a client send a setting that it may not change, if with the value in force, as servers do."""
+        sql = "SELECT value FROM system.settings WHERE name = {name:String} FORMAT TSVRaw"
+        found = _text(connection, sql, {"name": escape(name)})
+        if not found:
+            _fail(_UNKNOWN_SETTING, f"Setting {name} is not known")
+        as_number = {"true": "1", "false": "0"}
+        if as_number.get(value.lower(), value) != found.removesuffix("\n"):
+            _refuse(f"Setting {name} cannot be changed")
 
     def _check_condition(self, connection: Connection, condition: str, database: str) -> None:
         """Conditions given as text are parsed apart from the query, so they are checked apart from it."""
@@ -437,7 +453,8 @@ class _Cursor:
         try:
             empty = True
             if query.whole:
-                yield self._connection.query(sql, query.format, params=query.parameters).bytes()
+                made = self._connection.query(sql, query.format, params=query.parameters).bytes()
+                yield reframe(made, query.revision) if query.format == "Native" else made
                 return
             for piece in pieces(self._connection, sql, query.format, query.parameters, query.revision):
                 empty = False
