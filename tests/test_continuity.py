@@ -325,22 +325,30 @@ def test_symbols_that_catch_up_are_handed_out_in_step() -> None:
     assert (alignment.count, alignment.first, len(alignment.release())) == (0, {}, 0)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=40), st.lists(st.integers(0, 60)))
-def test_alignment_keeps_the_order_of_ids_whatever_the_times_are(
-    trades: list[tuple[int, int]], releases: list[int]
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=40),
+    st.lists(st.integers(0, 60)),
+    st.booleans(),
+)
+def test_alignment_goes_by_time_and_keeps_the_order_of_ids_whatever_the_times_are(
+    trades: list[tuple[int, int]], releases: list[int], steady: bool
 ) -> None:
     alignment = Alignment()
     counts = [0, 0, 0]
+    newest = [0, 0, 0]
     out = []
     for i, (symbol, time) in enumerate(trades):
         counts[symbol] += 1
         block = block_of([counts[symbol]], symbol)
-        block["time"] = time
+        newest[symbol] = max(newest[symbol], time)
+        block["time"] = newest[symbol] if steady else time
         alignment.add(block)
         if i < len(releases):
             out.append(alignment.release(releases[i]))
             assert (out[-1]["time"] <= releases[i]).all()
     out.append(alignment.release())
+    if steady:
+        assert all((np.diff(block["time"]) >= 0).all() for block in out)
     every = np.concatenate(out)
     for symbol, count in enumerate(counts):
         assert ids_of(every, symbol) == list(range(1, count + 1))

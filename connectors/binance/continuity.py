@@ -310,11 +310,14 @@ class Alignment:
         if not self._blocks:
             return _EMPTY
         trades = np.concatenate(self._blocks)
-        # Should a symbol's time ever step back, its order of ids comes first.
-        times = trades["time"].copy()
-        for symbol in np.unique(trades["symbol"]):
-            mine = trades["symbol"] == symbol
-            times[mine] = np.maximum.accumulate(times[mine])
+        # Should a symbol's time ever step back, its order of ids comes first: a running maximum, for all
+        # symbols at once, each lifted above the ones before it.
+        grouped = np.argsort(trades["symbol"], kind="stable")
+        since = trades["time"][grouped] - trades["time"].min()
+        lift = np.cumsum(np.diff(trades["symbol"][grouped], prepend=trades["symbol"][grouped[0]]) != 0)
+        lift *= since.max() + 1
+        times = np.empty(len(trades), np.int64)
+        times[grouped] = np.maximum.accumulate(since + lift) - lift + trades["time"].min()
         order = np.argsort(times, kind="stable")
         n = len(order) if until is None else int(np.searchsorted(times[order], until, side="right"))
         left = trades[order[n:]]
@@ -364,24 +367,29 @@ class GapBook:
 
     def open(self, symbol: int, first: int, last: int, now: int, cause: str) -> None:
         """Note that the ids from ``first`` to ``last`` are missing; what is known already changes nothing."""
+        news = []
+        at = first
+        for gap in self._open.get(symbol, []):
+            if at <= gap.last and gap.first <= last:
+                news.append((at, gap.first - 1))
+                at = gap.last + 1
+        news.append((at, last))
+        for begin, end in news:
+            if begin <= end:
+                self._add(symbol, begin, end, now, GAP_CAUSES.index(cause))
+
+    def _add(self, symbol: int, first: int, last: int, now: int, cause: int) -> None:
+        """Add ids that are in no open gap, to the gap before them if that is of the same cause."""
         gaps = self._open.setdefault(symbol, [])
         for gap in gaps:
-            if first > last:
+            if gap.last == first - 1 and gap.cause == cause:
+                gap.last = last
                 break
-            if gap.last < first - 1 or gap.first > last:
-                continue
-            if first < gap.first:
-                self.open(symbol, first, gap.first - 1, now, cause)
-            upper = min([other.first - 1 for other in gaps if other.first > gap.first], default=last)
-            if last > gap.last and gap.last < upper and GAP_CAUSES[gap.cause] == cause:
-                gap.last = min(last, upper)
-                self._report_open(symbol, gap)
-            first = max(first, gap.last + 1)
-        if first <= last:
-            gap = _Gap(first, last, now, GAP_CAUSES.index(cause))
+        else:
+            gap = _Gap(first, last, now, cause)
             gaps.append(gap)
             gaps.sort(key=lambda other: other.first)
-            self._report_open(symbol, gap)
+        self._report_open(symbol, gap)
 
     def restored(self, symbol: int, first: int, last: int) -> None:
         """Note that trades of these ids came by REST."""
