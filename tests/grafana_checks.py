@@ -4,6 +4,7 @@ Macros expand as in the ClickHouse plugin 4.20.0 (pkg/macros/macros.go); what it
 ClickHouse then refuses, so an unknown macro is a fault here.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -185,25 +186,55 @@ class Served:
         return Answer({column["name"]: column["type"] for column in answer["meta"]}, answer["data"])
 
 
-def run_flow(folder: Path, **settings: str) -> None:
-    """Run the flow to its end, in a process of its own.
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
-    :arg folder: of the store, as users set it; made by the flow.
+
+def run_flow(folder: Path, until: str = "", **settings: str) -> None:
+    """Run the flow, in a process of its own.
+
+    :arg folder: of the store; made by the flow.
+    :arg until: query that, once its one value is not 0, ends the run; empty to let it come to its end.
     :arg settings: of the run, without their prefix.
     """
+    port = _free_port() if until else 0
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFLOW_")}
-    defaults = {"CLICKHOUSE": f"chdb://{folder}", "HTTP_PORT": "0", "METRICS_PORT": "0"}
-    environment |= {f"PAIRFLOW_{name}": value for name, value in (defaults | settings).items()}
-    ended = subprocess.run(
+    defaults = {"CLICKHOUSE": f"chdb://{folder}", "METRICS_PORT": "0", "STATUS_INTERVAL": "0"}
+    for name, value in (defaults | {"HTTP_PORT": str(port)} | settings).items():
+        environment[f"PAIRFLOW_{name}"] = value
+    process = subprocess.Popen(
         [sys.executable, "-m", "bytewax.run", "flows.pairs"],
         cwd=ROOT,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=120,
     )
-    assert ended.returncode == 0, ended.stderr
+    try:
+        while until and process.poll() is None:
+            time.sleep(0.5)
+            with contextlib.suppress(OSError):
+                if Served(port).ask(until).rows[0][0]:
+                    process.terminate()
+                    break
+        _, told = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, told
+
+
+def store_statements(folder: Path, *statements: str) -> None:
+    """Run statements on a store that no flow has open, in a process of its own: only one may open a folder.
+
+    :arg folder: of the store.
+    """
+    program = (
+        "import sys\nfrom connectors.clickhouse.store import Store\n"
+        "with Store.open('chdb://' + sys.argv[1]) as store:\n"
+        "    for sql in sys.argv[2:]:\n        store.client.command(sql)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder), *statements], cwd=ROOT, check=True)
 
 
 @contextmanager
@@ -212,9 +243,7 @@ def served(folder: Path) -> Iterator[Served]:
 
     :arg folder: of the store.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "connectors.clickhouse", "serve", str(folder), "--port", str(port)],
         cwd=ROOT,
@@ -229,14 +258,3 @@ def served(folder: Path) -> Iterator[Served]:
     finally:
         process.terminate()
         process.communicate(timeout=30)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something to become true.
-
-    :raises AssertionError: when it has not, in time.
-    """
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.05)
