@@ -15,6 +15,7 @@ another file has changed since.
 import fcntl
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _signatures: dict[Any, tuple[Any, ...]] = {}
 _calls: dict[Any, tuple[Callable[..., Any], ...]] = {}
 _warm: set[Any] = set()
+_thread_turn = threading.RLock()
 _told: list[bool] = []
 
 
@@ -81,12 +83,15 @@ def warm_up(*kernels: Callable[..., Any]) -> None:
         if dispatcher in _warm:
             continue
         warm_up(*_calls[dispatcher])
-        with _turn(dispatcher.stats.cache_path):
+        # Threads too: one would find the kernel closed to compilation that the other has just loaded.
+        with _thread_turn, _turn(dispatcher.stats.cache_path):
+            if dispatcher in _warm:
+                continue
             _announce(dispatcher)
             for signature in _signatures[dispatcher]:
                 dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        _warm.add(dispatcher)
+            dispatcher.disable_compile()
+            _warm.add(dispatcher)
 
 
 def _announce(dispatcher: Any) -> None:
