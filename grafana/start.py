@@ -367,7 +367,9 @@ def _main() -> None:
     if not _is_answering(f"{address}/ping"):
         say.append(f"no store answers at {address} yet: start the flow, with make demo or make run")
     if grafana is None:
-        variables["GF_INSTALL_PLUGINS"] = f"{PLUGIN} {PLUGIN_VERSION}"
+        # The image fetches it at its start, once; nothing else.
+        variables["GF_PLUGINS_PREINSTALL_DISABLED"] = "false"
+        variables["GF_PLUGINS_PREINSTALL_SYNC"] = f"{PLUGIN}@{PLUGIN_VERSION}"
         environment = os.environ | variables
         command = _docker_command(environment, data)
     else:

@@ -20,6 +20,7 @@ from flows.settings import Settings
 from grafana.start import (
     CHANNELS,
     CONTACT_POINT,
+    IMAGE,
     StartError,
     grafana_variables,
     notifications,
@@ -699,3 +700,17 @@ def test_a_grafana_on_the_path_is_started_for_this_machine_alone(tmp_path: Path)
     (tmp_path / "grafana-data" / "grafana.db").touch()  # the second start changes no password
     assert "GF_SECURITY_ADMIN_PASSWORD" not in _start(tmp_path).stdout
     assert CONTACT_POINT == "pairflow"
+
+
+def test_else_the_pinned_image_is_started_where_docker_runs(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(f"#!{shutil.which('sh')}\necho $*\n")
+    docker.chmod(0o755)
+    done = _start(tmp_path, SLACK_WEBHOOK_URL="http://127.0.0.1:9/secret")
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert (words[0], words[-1]) == ("run", IMAGE)
+    assert "--network host" in done.stdout
+    assert {"GF_SERVER_HTTP_ADDR", "CLICKHOUSE_PASSWORD", "SLACK_WEBHOOK_URL", "DASHBOARDS"} <= set(words)
+    assert "secret" not in done.stdout
