@@ -43,7 +43,7 @@ SELECT *,
     log(close / previous_close) AS log_return
 FROM bars
 WINDOW w AS (PARTITION BY market, symbol, timeframe ORDER BY open_time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
-COMMENT 'Bars with their returns over the bar before; NULL for the first';
+COMMENT 'Bars with their returns over the bar before, NULL for the first; name symbol and timeframe, or all history is read';
 
 CREATE OR REPLACE VIEW symbol_statistics AS
 SELECT market, symbol, timeframe,
@@ -62,12 +62,21 @@ SELECT market, symbol, timeframe,
     sum(taker_buy_volume) / nullIf(base_volume, 0) AS taker_buy_share,
     avg(log_return) AS mean_log_return,
     stddevSamp(log_return) AS volatility,
-    skewSamp(log_return) AS skewness,
-    kurtSamp(log_return) - 3 AS excess_kurtosis,
+    skewPop(log_return) AS skewness,
+    kurtPop(log_return) - 3 AS excess_kurtosis,
     min(return) AS worst_return,
     max(return) AS best_return
-FROM bar_returns
-WHERE open_time > (SELECT max(open_time) FROM stored_bars) - INTERVAL 1 DAY
+FROM
+(
+    -- Not bar_returns: a condition on time does not pass through its window, so the whole history would be read.
+    SELECT *,
+        lagInFrame(toNullable(close)) OVER w AS previous_close,
+        close / previous_close - 1 AS return,
+        log(close / previous_close) AS log_return
+    FROM bars
+    WHERE open_time > (SELECT max(open_time) FROM stored_bars) - INTERVAL 1 DAY
+    WINDOW w AS (PARTITION BY market, symbol, timeframe ORDER BY open_time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+)
 GROUP BY market, symbol, timeframe
 COMMENT 'Each symbol over the last 24 hours of market time; volatility: standard deviation of log returns, per bar';
 

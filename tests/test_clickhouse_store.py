@@ -9,6 +9,7 @@ import chdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
 from connectors.clickhouse import store as store_module
@@ -342,6 +343,30 @@ def test_views_answer_common_questions(dsn: str) -> None:
         sql = "SELECT bars, bars_without_trades, lowest_id, highest_id, missing_ids FROM data_quality"
         assert store.query(sql) == [(4, 1, 1, 7, 1)]
         assert store.query("SELECT window, rank FROM pair_ranking ORDER BY window") == [(20, 1), (50, 1)]
+
+
+def test_statistics_of_a_symbol_are_those_of_scipy(dsn: str) -> None:
+    close = 100 * np.exp(np.random.default_rng(1).standard_t(4, 500).cumsum() / 100)
+    bars = np.zeros(500, BAR)
+    bars["open_time"], bars["timeframe"] = 1_700_006_400_000_000 + np.arange(500) * 60_000_000, 60_000_000
+    bars["open"] = bars["high"] = bars["low"] = bars["close"] = close
+    older = bars[:1].copy()
+    older["open_time"] -= 86_400_000_000 * 2  # before the last 24 hours
+    returns = np.diff(np.log(close))
+    expected = (
+        *(500, returns.mean(), returns.std(ddof=1), stats.skew(returns), stats.kurtosis(returns)),
+        *(np.expm1(returns.min()), np.expm1(returns.max()), 100 * (close[-1] / close[0] - 1)),
+    )
+    columns = "bars, mean_log_return, volatility, skewness, excess_kurtosis, worst_return, best_return"
+    with Store.open(dsn, source="binance") as store:
+        for rows in (bars, older):
+            store.insert("stored_bars", COLUMNS("bars", rows))
+        (row,) = store.query(f"SELECT {columns}, price_change_percent FROM symbol_statistics")
+        assert row == pytest.approx(expected, rel=1e-9)
+        sql = "SELECT sum(realised_volatility * realised_volatility) FROM daily_statistics WHERE day > '2023-11-13'"
+        assert store.query(sql)[0][0] == pytest.approx(
+            (returns**2).sum() + np.log(close[0] / older["close"][0]) ** 2
+        )
 
 
 def test_alert_rules_are_written_with_sql_and_judged_by_a_view(dsn: str) -> None:
