@@ -299,15 +299,9 @@ def _about_mean(sums: Any) -> tuple[float, float, float]:
 def _fit(values: Any, iy: int, ix: int, begin: int, step: int, sums: Any) -> None:
     """Take the sums from `begin` to `step` anew, for the slope of least squares."""
     _anchor(values, iy, ix, begin, step, 0.0, sums)
-    for _ in range(2):
-        sxx, sxe, see = _about_mean(sums)
-        if sums.count < 2 or not sxx > _LOST * _LOST * sums.xx:
-            return
-        change = sxe / sxx
-        _anchor(values, iy, ix, begin, step, sums.slope + change, sums)
-        # Where the legs move as one, the slope itself suffered: once more, from residuals.
-        if see - sxe * change > 1e-8 * see:
-            return
+    sxx, sxe, _ = _about_mean(sums)
+    if sums.count >= 2 and sxx > _LOST * _LOST * sums.xx:
+        _anchor(values, iy, ix, begin, step, sxe / sxx, sums)
 
 
 @inlined

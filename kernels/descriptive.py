@@ -1,7 +1,7 @@
 """Descriptive statistics of returns over rolling windows: moments, extremes, exact quantiles.
 
-state, ordered = new_windows(rows, windows)
-update_descriptive(returns, step, windows, probabilities, state, ordered, out, quantiles)
+    state, ordered = new_windows(rows, windows)
+    update_descriptive(returns, step, windows, probabilities, state, ordered, out, quantiles)
 
 Each window is kept in ascending order, so that an observation costs two binary searches and a short move, and
 everything follows from the sorted window alone: extremes and quantiles are looked up, moments are taken in

@@ -447,3 +447,19 @@ def test_the_matrix_form_goes_on_from_saved_state_and_restarts_from_the_ring() -
             np.testing.assert_allclose(again, columns, rtol=1e-9, atol=1e-9)
             symbols = np.frombuffer(symbols.tobytes(), SYMBOL).copy()
             products = np.frombuffer(products.tobytes()).reshape(n, n).copy()
+
+
+@pytest.mark.parametrize("slope", [3.0, -7.0, 0.3, 1 / 7])
+def test_legs_on_a_line_have_no_residual_and_no_z_score(slope: float) -> None:
+    steps = np.random.default_rng(17).integers(-50, 51, 400)
+    x = 70.0 * (np.cumsum(steps) + 1e4).astype(np.float64)
+    y: Floats = (
+        np.round(slope * x) + 11.0
+    )  # a whole number: on the line exactly, whether slope is a float or not
+    rows = Stream([30, 100], 20).run(y, x)[20:]
+    assert (rows["hedge_ratio_stderr"] == 0.0).all()
+    assert (rows["spread_std"] == 0.0).all()
+    assert np.isnan(rows["z_score"]).all()
+    assert (np.abs(rows["correlation"]) == 1.0).all()
+    np.testing.assert_allclose(rows["hedge_ratio"], slope, rtol=1e-15)
+    np.testing.assert_allclose(rows["spread"], 11.0, rtol=1e-9)
