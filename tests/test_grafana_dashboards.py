@@ -3,6 +3,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from grafana import build_dashboards as built
 from tests.grafana_checks import (
     DATA_SOURCES,
     NUMBERS,
+    ROOT,
     TEXTS,
     TIMES,
     Answer,
@@ -591,6 +594,21 @@ def test_a_dashboard_of_the_new_format_is_refused() -> None:
     for wrapped in (exported, {"dashboard": DASHBOARDS["pair"]}, DASHBOARDS["pair"] | {"__inputs": []}):
         with pytest.raises(ValidationError):
             Dashboard.model_validate(wrapped)
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js here to read Grafana's own types with")
+def test_the_types_that_grafana_publishes_accept_every_dashboard(tmp_path: Path) -> None:
+    packages = ["@grafana/schema@12.3.3", "ts-json-schema-generator@2", "ajv@8"]
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *packages]
+    if subprocess.run(install, cwd=tmp_path, check=False, capture_output=True).returncode:
+        pytest.skip("npm gave no packages: no network?")
+    shutil.copy(ROOT / "tests" / "grafana_schema.mjs", tmp_path)
+    broken = tmp_path / "broken.json"
+    broken.write_text(FILES[0].read_text().replace('"graphTooltip"', '"graphTooltips"'))
+    for files, expected in ((FILES, 0), ([broken], 1)):
+        command = ["node", "grafana_schema.mjs", *map(str, files)]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        assert len(done.stdout.splitlines()) == expected, done.stdout
 
 
 # ------------------------------------------------------------------------------------------ consistency
