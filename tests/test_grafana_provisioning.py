@@ -573,7 +573,9 @@ def test_an_alert_leads_to_the_panel_that_shows_it() -> None:
     for group in RULES.groups:
         for rule in group.rules:
             assert titles[rule.dashboardUid, rule.panelId] == PANELS[rule.uid]
-            uid, _, query = rule.annotations.link.removeprefix("{{ externalURL }}/d/").partition("?")
+            # Grafana's external URL ends with a slash.
+            assert rule.annotations.link.startswith("{{ externalURL }}d/")
+            uid, _, query = rule.annotations.link.removeprefix("{{ externalURL }}d/").partition("?")
             assert set(re.findall(r"var-(\w+)=", query)) <= variables[uid], rule.uid
 
 
