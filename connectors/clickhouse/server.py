@@ -295,6 +295,8 @@ class _Gate:
                 _refuse(f"Setting {forbidden[0]} cannot be changed")
             query.settings.update(clause)
         tree = _text(connection, f"EXPLAIN AST {query.sql}", query.parameters)
+        if not tree.strip():
+            _refuse("A query that shows no syntax tree is not allowed")
         self._check_tree(tree, query.database)
         # chDB streams no other statements.
         query.whole = query.whole or not tree.startswith("Select")
