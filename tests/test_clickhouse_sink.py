@@ -159,6 +159,13 @@ def make() -> Iterator[Callable[..., tuple[_Writer, SinkStatus]]]:
 Make = Callable[..., tuple[_Writer, SinkStatus]]
 
 
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_rows_wait_for_the_interval_and_no_longer(make: Make) -> None:
     store = Flaky()
     writer, status = make(store, flush_interval=0.2)
@@ -166,8 +173,7 @@ def test_rows_wait_for_the_interval_and_no_longer(make: Make) -> None:
     for first in (0, 10):
         writer.put("trades", trades(10, first=first))
     assert status.rows_waiting == 20
-    while not store.stored:
-        time.sleep(0.01)
+    wait_for(lambda: store.stored)
     assert time.monotonic() - start >= 0.2
     assert [(table, list(rows["id"])) for table, rows in store.stored] == [("trades", list(range(20)))]
 
@@ -176,8 +182,7 @@ def test_many_rows_are_stored_at_once_in_inserts_of_bounded_size(make: Make) -> 
     store = Flaky()
     writer, status = make(store)
     writer.put("trades", trades(250_000))
-    while status.rows_waiting:
-        time.sleep(0.01)
+    wait_for(lambda: not status.rows_waiting)
     assert [len(rows) for _, rows in store.stored] == [100_000, 100_000, 50_000]
 
 
@@ -193,16 +198,17 @@ def test_a_flush_returns_only_when_everything_is_stored(make: Make) -> None:
 
 
 def test_what_passes_is_waited_out_and_visible(make: Make) -> None:
-    store = Flaky(*[StoreBusyError("no answer")] * 3)
+    store = Flaky(*[StoreBusyError("no answer")] * 1_000)
     writer, status = make(store)
     writer.put("trades", trades(10))
     flushing = threading.Thread(target=writer.flush)
     flushing.start()
-    time.sleep(0.15)
+    wait_for(lambda: status.retries >= 2)
     assert (status.last_error, status.rows_waiting, flushing.is_alive()) == ("no answer", 10, True)
     assert status.failing_since > 0
+    store.failures.clear()
     flushing.join()
-    assert (status.last_error, status.failing_since, status.retries) == ("", 0.0, 3)
+    assert (status.last_error, status.failing_since) == ("", 0.0)
     assert len(store.stored) == 1
 
 
@@ -250,7 +256,7 @@ def test_asked_to_stop_the_sink_loses_patience(monkeypatch: pytest.MonkeyPatch) 
     start = time.monotonic()
     with pytest.raises(StoreBusyError, match="no answer"):
         writer.flush()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     writer.close()
 
 
@@ -426,7 +432,7 @@ def test_a_restart_of_the_server_is_waited_out(tmp_path: Path) -> None:
     part.write_batch([Rows("trades", trades(10, first=10))])
     flushing = threading.Thread(target=part.snapshot)
     flushing.start()
-    time.sleep(0.5)
+    wait_for(lambda: sink.status.last_error)
     assert flushing.is_alive()
     assert "no answer from ClickHouse" in sink.status.last_error
     server = _Server(tmp_path, port)
@@ -444,7 +450,7 @@ def test_a_full_disk_is_waited_out_and_a_wrong_table_is_not(served: tuple[_Serve
     part.write_batch([Rows("trades", trades(10))])
     flushing = threading.Thread(target=part.snapshot)
     flushing.start()
-    time.sleep(0.3)
+    wait_for(lambda: sink.status.last_error)
     assert "no space left on the disk" in sink.status.last_error
     server.failure = ""
     flushing.join()
