@@ -25,7 +25,8 @@ got there, by updates, by `rebuild_pairs`, or by a restart in between. Sums that
 largest they have been, and are taken anew at once.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import from_dtype, njit, types
@@ -34,6 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.compile import inlined, kernel
 from kernels.records import METRIC, Block
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 SUMS = np.dtype(
     [
@@ -135,6 +138,12 @@ def new_state(pairs: int | ArrayLike, windows: ArrayLike) -> Block:
     # Multiples of the golden ratio fill [0, 1) evenly, whichever pairs a worker has.
     state["phase"] = (numbers[:, None] * 0.6180339887498949 % 1.0 * lengths).astype(np.int64)
     return state
+
+
+def _called(function: F) -> F:
+    """Declare a helper too large, or too seldom called, to be a part of each kernel; it makes no arrays."""
+    options: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
+    return cast(F, njit(**options)(function))
 
 
 def _fused(_context: Any, a: Any, b: Any, c: Any) -> Any:
@@ -240,7 +249,7 @@ def _three(values: Any, iy: int, ix: int, begin: int, step: int) -> tuple[int, i
     return oldest % depth, middle % depth, newest % depth
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _anchor(values: Any, iy: int, ix: int, begin: int, step: int, slope: float, sums: Any) -> None:
     """Take the sums from `begin` to `step` anew, for a slope, about an anchor among the observations."""
     _clear(sums)
@@ -295,7 +304,7 @@ def _about_mean(sums: Any) -> tuple[float, float, float]:
     return sums.xx - sums.x * mean_x, sums.xe - sums.e * mean_x, sums.ee - sums.e * (sums.e * sums.part)
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _fit(values: Any, iy: int, ix: int, begin: int, step: int, sums: Any) -> None:
     """Take the sums from `begin` to `step` anew, for the slope of least squares."""
     _anchor(values, iy, ix, begin, step, 0.0, sums)
@@ -492,7 +501,7 @@ def _measure_returns(sums: Any) -> tuple[float, float, float]:
     return correlation, volatility_y, volatility_x
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _replay(
     values: Any, returns: Any, iy: int, ix: int, step: int, end: int, window: int, z_window: int, st: Any
 ) -> None:
@@ -681,7 +690,7 @@ def new_matrix(symbols: int) -> tuple[Block, NDArray[np.float64]]:
     return state, np.zeros((symbols, symbols))
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _anchor_symbol(
     values: Any, i: int, step: int, window: int, symbols: Any, products: Any, own: Any
 ) -> None:
@@ -728,7 +737,7 @@ def _anchor_symbol(
         products[min(i, j), max(i, j)] = (p0 + p1) + (p2 + p3)
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _roll_symbols(
     values: Any, step: int, window: int, symbols: Any, products: Any, entering: Any, leaving: Any
 ) -> None:
@@ -769,7 +778,7 @@ def _roll_symbols(
             product[j] = fma(b, leaving[j], fma(a, entering[j], product[j]))
 
 
-@njit(nogil=True, error_model="numpy")
+@_called
 def _measure_pair(
     values: Any, iy: int, ix: int, step: int, window: int, z_window: int, first: int, st: Any
 ) -> tuple[float, float, float, float]:

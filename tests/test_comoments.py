@@ -52,7 +52,7 @@ class Stream:
     def write(self, step: int, prices: Any) -> None:
         column = step % self.values.shape[1]
         self.values[:, column] = prices
-        with np.errstate(invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # where a price is not positive
             self.returns[:, column] = np.log(np.asarray(prices) / self.before)
         self.before = np.asarray(prices)
 
