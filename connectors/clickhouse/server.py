@@ -261,8 +261,7 @@ class _Gate:
     nodes of the tree are compared with lists of what is allowed.
     """
 
-    def __init__(self, connection: Connection, database: str) -> None:
-        self._database = database
+    def __init__(self, connection: Connection) -> None:
         names = connection.query("SELECT lower(name) FROM system.table_functions", "TSVRaw", {}).bytes()
         self._table_functions = frozenset(names.decode().split()) - _TABLE_FUNCTIONS
         names = connection.query("SELECT lower(name) FROM system.functions", "TSVRaw", {}).bytes()
@@ -400,10 +399,9 @@ class _Cursor:
     Made, stepped and closed in worker threads, by one at a time.
     """
 
-    def __init__(self, connection: Connection, gate: _Gate, query: _Query, version: str) -> None:
+    def __init__(self, connection: Connection, gate: _Gate, query: _Query) -> None:
         self._connection = connection
         self._query = query
-        self._version = version
         self._pieces: Iterator[bytes] = iter(())
         self._stepping = threading.Lock()
         try:
@@ -609,7 +607,7 @@ class EmbeddedServer:
         self._thread: threading.Thread | None = None
         self._stop = asyncio.Event()
         with contextlib.closing(self._connect()) as connection:
-            self._gate = _Gate(connection, self._database)
+            self._gate = _Gate(connection)
             self._version = _text(connection, "SELECT version()", {}).strip()
             self._timezone = _text(connection, "SELECT timezone()", {}).strip()
 
@@ -955,7 +953,7 @@ class EmbeddedServer:
     def _open(self, query: _Query) -> _Cursor:
         if self._stopping:
             _fail(_BUSY, "The server is being stopped")
-        return _Cursor(self._connect(), self._gate, query, self._version)
+        return _Cursor(self._connect(), self._gate, query)
 
     def _kill(self, *query_ids: str) -> None:
         """End queries whose clients are gone."""

@@ -1,0 +1,183 @@
+"""The schema for a ClickHouse cluster, made from the same numbered files as that of one server.
+
+```python
+from connectors.clickhouse.cluster import Cluster
+
+for statement in Cluster("events", "pairflow").schema():
+    print(statement + ";")
+```
+
+Every table is replicated. One with a symbol or a pair in its sorting key is spread over the shards by it: its rows
+lie in ``<table>_local``, and ``<table>`` itself is Distributed, to write to and to read from. As the symbol or pair
+is a part of the key, rows of one key meet in one shard, so that FINAL keeps its promise there. The others (rules,
+runs, the pipeline's own metrics) are small, and every server has all of them: a join with them stays local.
+
+Servers need the macros ``shard`` and ``replica``, a Keeper, and the cluster in ``remote_servers`` with
+``internal_replication``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+SCHEMA = Path(__file__).resolve().parents[2] / "clickhouse"
+"""Folder of the numbered SQL files that make the schema."""
+
+VERSIONS = (
+    "CREATE TABLE IF NOT EXISTS schema_version"
+    " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
+    " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
+    " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
+)
+"""The table that keeps which of the files a database has seen."""
+
+_STRING = r"'(?:[^'\\]|\\.|'')*'"
+_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+_VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+)")
+_MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)")
+_ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
+_REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO|AS) (\w+)\b(?! *\.)")
+
+
+def schema_files() -> list[Path]:
+    """Return the numbered files, in their order."""
+    return sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
+
+
+def statements(text: str) -> Iterator[str]:
+    """Split a schema file into its statements, without comments.
+
+    :arg text: SQL; strings in single quotes, comments from ``--`` to the end of the line.
+    :returns: The statements, without their semicolons.
+    """
+    parts = [""]
+    for piece in re.findall(rf"--[^\n]*|{_STRING}|;|[^;'-]+|-", text):
+        if piece == ";":
+            parts.append("")
+        elif not piece.startswith("--"):
+            parts[-1] += piece
+    return (part.strip() for part in parts if part.strip())
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster, by its name in ``remote_servers``, and the database in it.
+
+    :arg name: Of the cluster.
+    :arg database: On each of its servers.
+    """
+
+    name: str
+    database: str
+
+    def schema(self) -> Iterator[str]:
+        """Return everything that makes the schema, from nothing.
+
+        :returns: Statements; all can be run again.
+        """
+        files = schema_files()
+        yield from self.rewrite(f"CREATE DATABASE IF NOT EXISTS {self.database}")
+        yield from self.rewrite(VERSIONS)
+        for file in files:
+            for statement in statements(file.read_text()):
+                yield from self.rewrite(statement)
+            # A string, as a client would take {..} for a parameter.
+            yield f"INSERT INTO {self.database}.schema_version (version) SELECT {int(file.name[:3])}"
+
+    def rewrite(self, statement: str) -> list[str]:
+        """Return what does on the cluster what a statement does on one server.
+
+        :arg statement: Of a schema file; names in it have no database.
+        :returns: Statements that name their database, to be run in this order on any server.
+        :raises ValueError: If it is of a kind that is not known here.
+        """
+        if statement.startswith("CREATE DATABASE"):
+            return [f"{statement} ON CLUSTER {self.name}"]
+        if match := _TABLE.match(statement):
+            return self._table(match[1], statement)
+        if match := _MATERIALIZED.match(statement):
+            # In each shard by itself: what arrives there is what belongs there.
+            return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _MATERIALIZED, True))]
+        if match := _VIEW.match(statement):
+            return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _VIEW, False))]
+        if statement.startswith("INSERT INTO"):
+            return [self._outside_strings(statement, lambda sql: self._qualified(sql, local=False))]
+        msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
+        raise ValueError(msg)
+
+    def _table(self, name: str, statement: str) -> list[str]:
+        shard_key = sharding().get(name)
+        stored = f"{name}_local" if shard_key else name
+        # By names, so that a server that joins later finds the table of its shard by the same statement.
+        path, replica = (
+            ("{shard}/{database}/{table}", "{replica}")
+            if shard_key
+            else ("all/{database}/{table}", "{shard}-{replica}")
+        )
+
+        def replicate(match: re.Match[str]) -> str:
+            arguments = [f"'/clickhouse/tables/{path}'", f"'{replica}'", *filter(None, [match[2]])]
+            return f"ENGINE = Replicated{match[1]}({', '.join(arguments)})"
+
+        def rewrite(sql: str) -> str:
+            sql = _TABLE.sub(rf"CREATE TABLE IF NOT EXISTS {self.database}.{stored} ON CLUSTER {self.name}", sql)
+            return _ENGINE.sub(replicate, self._qualified(sql, local=True))
+
+        made = [self._outside_strings(statement, rewrite)]
+        if shard_key:
+            comment = re.search(rf"COMMENT ({_STRING})\s*$", statement)
+            made.append(
+                f"CREATE TABLE IF NOT EXISTS {self.database}.{name} ON CLUSTER {self.name}"
+                f" AS {self.database}.{stored}\n"
+                f"ENGINE = Distributed('{self.name}', '{self.database}', '{stored}', cityHash64({shard_key}))"
+                + (f"\nCOMMENT {comment[1]}" if comment else "")
+            )
+        return made
+
+    def _on_cluster(self, sql: str, head: re.Pattern[str], local: bool) -> str:
+        sql = head.sub(lambda m: f"{m[0][: -len(m[1])]}{self.database}.{m[1]} ON CLUSTER {self.name}", sql)
+        return self._qualified(sql, local=local)
+
+    def _qualified(self, sql: str, *, local: bool) -> str:
+        """Put the database in front of tables and views, as ON CLUSTER runs elsewhere in another one."""
+        known = objects()
+
+        def qualify(match: re.Match[str]) -> str:
+            name = match[2]
+            if name not in known:
+                return match[0]
+            stored = f"{name}_local" if local and name in sharding() else name
+            return f"{match[1]} {self.database}.{stored}"
+
+        sql = _REFERENCE.sub(qualify, sql)
+        return sql.replace("currentDatabase()", f"'{self.database}'")
+
+    @staticmethod
+    def _outside_strings(statement: str, change: Callable[[str], str]) -> str:
+        parts: Sequence[str] = re.split(f"({_STRING})", statement)
+        return "".join(part if number % 2 else change(part) for number, part in enumerate(parts))
+
+
+@cache
+def objects() -> frozenset[str]:
+    """Return the names of all tables and views of the schema."""
+    made = [statement for file in schema_files() for statement in statements(file.read_text())]
+    heads = (_TABLE, _VIEW, _MATERIALIZED)
+    return frozenset(match[1] for text in made for head in heads if (match := head.match(text)))
+
+
+@cache
+def sharding() -> dict[str, str]:
+    """Return the tables that are spread over shards, each with the column that decides where a row lies."""
+    found = {}
+    for file in schema_files():
+        for statement in statements(file.read_text()):
+            if (match := _TABLE.match(statement)) and (key := re.search(r"ORDER BY \(([^)]*)\)", statement)):
+                columns = [column for column in re.findall(r"\w+", key[1]) if column in ("symbol", "pair")]
+                if columns:
+                    found[match[1]] = columns[0]
+    return found
