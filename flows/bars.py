@@ -28,6 +28,7 @@ TICKS = "ticks"
 TICK_INTERVAL = 100 * MILLISECOND
 
 _LEAST_RING = 16  # intervals kept per symbol, so that trades slightly out of time order find their bar
+_ROOM = 4_096  # rows a kernel call can give
 _LOST = GAP_REPAIRS.index("unavailable")
 
 
@@ -72,7 +73,8 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
         self._last_close = np.full((len(timeframes), len(symbols)), np.nan)
         self._gaps: set[tuple[str, int]] = set()
         self._pending = np.zeros(len(symbols), ohlcv.SLOT)
-        self._out = ohlcv.empty_bars(4 * len(symbols) * len(timeframes))
+        self._newest = np.full(len(timeframes), ohlcv.EMPTY, np.int64)
+        self._out = ohlcv.empty_bars(max(_ROOM, len(symbols)))
         if resume is not None:
             self._restore(_State(*pickle.loads(resume)))  # noqa: S301 - from the user's own recovery folder
 
@@ -85,27 +87,33 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 out.append(Rows("bars", block.bars))
             self._apply(block.gaps)
             too_late = self._clock["too_late"][0]
-            self._out, rows = ohlcv.add_trades(
-                block.trades,
-                block.watermark,
-                self._clock,
-                self._symbols,
-                self._pending,
-                self._slots,
-                self._next_close,
-                self._lengths,
-                self._repeat,
-                self._last_close,
-                self._lateness,
-                self._out,
-            )
+            first = 0
+            while first <= len(block.trades):
+                first, rows = ohlcv.add_trades(
+                    block.trades,
+                    first,
+                    block.watermark,
+                    self._clock,
+                    self._symbols,
+                    self._pending,
+                    self._slots,
+                    self._next_close,
+                    self._lengths,
+                    self._newest,
+                    self._repeat,
+                    self._last_close,
+                    self._lateness,
+                    self._out,
+                )
+                bars = self._out[:rows]
+                is_tick = bars["timeframe"] == TICK_INTERVAL
+                if not is_tick.all():
+                    out.append(Rows("bars", bars[~is_tick]))
+                if is_tick.any():
+                    out.append(Rows(TICKS, bars[is_tick]))
+                if self._clock["need"][0] > len(self._out):
+                    self._out = ohlcv.empty_bars(2 * int(self._clock["need"][0]))
             LATE_TRADES.inc(int(self._clock["too_late"][0] - too_late))
-            bars = self._out[:rows]
-            is_tick = bars["timeframe"] == TICK_INTERVAL
-            if not is_tick.all():
-                out.append(Rows("bars", bars[~is_tick]))
-            if is_tick.any():
-                out.append(Rows(TICKS, bars[is_tick]))
         return out, self.RETAIN
 
     @override
@@ -141,6 +149,7 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 for slot in np.sort(old.slots[at[0], j], order="index"):
                     if slot["index"] != ohlcv.EMPTY:
                         self._slots[k, i, slot["index"] % ring] = slot
+        self._newest[:] = self._slots["index"].max(axis=(1, 2))
         if old.next_close[0] != ohlcv.EMPTY:
             self._clock["due"] = ((self._next_close + 1) * self._lengths).min() + self._lateness
         self._gaps = {(name, first) for name, first in old.gaps if name in self._names}

@@ -304,6 +304,7 @@ def _start(settings: Settings) -> Dataflow:
         pairs=settings.pair_names,
         flush_interval=settings.flush_interval / SECOND,
         settings=settings.public(),
+        cluster=settings.clickhouse_cluster,
     )
     _end_on_signals(stop, sink.hurry)
 
@@ -362,10 +363,11 @@ def _begin(settings: Settings, sink: SinkStatus, feed: FeedStatus | None) -> Non
     telemetry.expose(sink, feed)
     if settings.metrics_port:
         try:
-            telemetry.serve(settings.metrics_port)
+            telemetry.serve(settings.metrics_port, settings.metrics_host)
         except OSError as error:
             _LOG.warning(
                 "no metrics for Prometheus: set PAIRFLOW_METRICS_PORT to a free port, or 0",
+                host=settings.metrics_host,
                 port=settings.metrics_port,
                 reason=error.strerror,
             )

@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="chdb:///FOLDER or clickhouse://USER:PASSWORD@HOST:8123/DATABASE",
     )
+    clickhouse_cluster: str = Field(
+        "",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="the name of a cluster of ClickHouse servers, in letters, digits and _, as events",
+    )
     store_trades: bool = Field(True, description="true or false")
     flush_interval: _Duration = Field(
         SECOND, ge=10 * MILLISECOND, le=60 * SECOND, description="a duration from 10ms to 60s, as 1s"
@@ -210,8 +215,11 @@ class Settings(BaseSettings):
     http_port: int = Field(
         8123, ge=0, le=65535, description="a port for SQL and REST on 127.0.0.1, as 8123; 0 for none"
     )
-    metrics_port: int = Field(
-        9464, ge=0, le=65535, description="a port for Prometheus on 127.0.0.1, as 9464; 0 for none"
+    metrics_port: int = Field(9464, ge=0, le=65535, description="a port for Prometheus, as 9464; 0 for none")
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="the address of this machine to listen on for Prometheus, as 127.0.0.1, or 0.0.0.0 for all",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="debug, info, warning or error"

@@ -51,6 +51,7 @@ CLOCK = np.dtype(
         ("due", np.int64),  # event time at which the next bar closes
         ("start", np.int64),  # event time of the first trade: bars that opened before it are provisional
         ("too_late", np.int64),  # trades whose bar had left the ring, counted once per timeframe
+        ("need", np.int64),  # rows that did not fit; 0 while all fits
     ],
     align=True,
 )
@@ -216,15 +217,6 @@ def _start(slot: Any, index: int, part: Any) -> None:
 
 
 @inlined
-def _reserve(out: Block, used: int, rows: int) -> Block:
-    if used + rows <= len(out):
-        return out
-    larger = np.empty(max(2 * len(out), used + rows), BAR)
-    larger[:used] = out[:used]
-    return larger
-
-
-@inlined
 def _write_bar(row: Any, slot: Any, timeframe: int, symbol: int, version: int) -> None:
     row.open_time = slot.index * timeframe
     row.timeframe = timeframe
@@ -278,74 +270,105 @@ def _is_provisional(clock: Any, state: Any, slot: Any, timeframe: int) -> bool:
 
 
 @inlined
+def _next_index(slots: Block, k: int, symbol: int, index: int) -> Any:
+    """Return the lowest index above ``index`` in a ring, whose order is by remainder; 2**62 for none."""
+    found = np.int64(2**62)
+    for r in range(slots.shape[2]):
+        if index < slots[k, symbol, r].index < found:
+            found = slots[k, symbol, r].index
+    return found
+
+
+@inlined
+def _end_of_repeats(slots: Block, newest: int, k: int, symbol: int, index: int, stop: int) -> int:
+    """Return the first interval behind ``index``, at most ``stop``, that has trades of its own."""
+    size = slots.shape[2]
+    for after in range(index + 1, min(stop, newest + 1)):
+        if slots[k, symbol, after % size].index == after:
+            return after
+    return stop
+
+
+@inlined
 def _emit_again(
-    clock: Any, state: Any, slot: Any, k: int, symbol: int, stop: int, timeframes: NDArray[np.int64],
-    repeat: NDArray[np.bool_], last_close: NDArray[np.float64], out: Block, used: int,
-) -> tuple[Block, int]:  # fmt: skip
-    """Emit a changed bar and the repeats of its close up to interval ``stop``."""
-    timeframe = timeframes[k]
+    clock: Any, state: Any, slot: Any, timeframe: int, symbol: int, stop: int, out: Block, used: int
+) -> int:
+    """Emit a changed bar, and the repeats of its close before interval ``stop``."""
     version = 1 + state.revision
     slot.changed = False
     slot.provisional = _is_provisional(clock, state, slot, timeframe)
-    rows = 1 + (stop - slot.index - 1 if repeat[k] else 0)
-    out = _reserve(out, used, rows)
     _write_bar(out[used], slot, timeframe, symbol, version)
-    for offset in range(1, rows):
-        index = slot.index + offset
+    used += 1
+    for index in range(slot.index + 1, stop):
         missing = slot.holed or (state.gaps > 0 and (index + 1) * timeframe > state.time)
-        _write_repeat(out[used + offset], index * timeframe, timeframe, symbol, slot.close, version, missing)
-    return out, used + rows
+        _write_repeat(out[used], index * timeframe, timeframe, symbol, slot.close, version, missing)
+        used += 1
+    return used
 
 
 @inlined
 def _emit_changed(
     clock: Any, symbols: Block, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
-    repeat: NDArray[np.bool_], last_close: NDArray[np.float64], out: Block, used: int,
-) -> tuple[Block, int]:  # fmt: skip
-    """Emit every closed bar that changed since it was emitted, oldest first."""
+    newest: NDArray[np.int64], repeat: NDArray[np.bool_], last_close: NDArray[np.float64], out: Block,
+    used: int,
+) -> int:  # fmt: skip
+    """Emit every closed bar that changed since it was emitted, oldest first; stop where there is no room."""
     size = slots.shape[2]
     for s in range(len(symbols)):
         state = symbols[s]
         if not state.changed:
             continue
+        rows = 0
+        for k in range(len(timeframes)):
+            for r in range(size):
+                slot = slots[k, s, r]
+                if repeat[k] and slot.changed and slot.index < next_close[k]:
+                    rows += _end_of_repeats(slots, newest[k], k, s, slot.index, next_close[k]) - slot.index
+        if used + rows > len(out):
+            clock.need = rows
+            return used
         state.changed = False
         state.revision += 1
         for k in range(len(timeframes)):
             if not repeat[k]:
                 continue
-            newest = EMPTY
-            for r in range(size):
-                newest = max(newest, slots[k, s, r].index)
-            latest = EMPTY
-            for index in range(max(newest - size + 1, 0), min(newest + 1, next_close[k])):
-                if slots[k, s, index % size].index == index:
-                    latest = index
-            for index in range(max(newest - size + 1, 0), min(newest + 1, next_close[k])):
+            index = _next_index(slots, k, s, EMPTY)
+            while index < next_close[k]:
                 slot = slots[k, s, index % size]
-                if slot.index != index or not slot.changed:
-                    continue
-                stop = index + 1
-                while stop < next_close[k] and (stop > newest or slots[k, s, stop % size].index != stop):
-                    stop += 1
-                out, used = _emit_again(
-                    clock, state, slot, k, s, stop, timeframes, repeat, last_close, out, used
-                )
-            if latest != EMPTY:
-                last_close[k, s] = slots[k, s, latest % size].close
-    return out, used
+                if slot.changed:
+                    stop = _end_of_repeats(slots, newest[k], k, s, index, next_close[k])
+                    used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
+                last_close[k, s] = slot.close
+                index = _next_index(slots, k, s, index)
+    return used
 
 
 @inlined
 def _flush(
     clock: Any, symbols: Block, s: int, pending: Block, slots: Block, next_close: NDArray[np.int64],
-    timeframes: NDArray[np.int64], repeat: NDArray[np.bool_], last_close: NDArray[np.float64],
-    out: Block, used: int,
-) -> tuple[Block, int]:  # fmt: skip
-    """Merge the pending trades of one symbol, all of one shortest interval, into every timeframe."""
+    timeframes: NDArray[np.int64], newest: NDArray[np.int64], repeat: NDArray[np.bool_], out: Block,
+    used: int,
+) -> int:  # fmt: skip
+    """Merge the pending trades of one symbol, all of one shortest interval, into every timeframe.
+
+    A changed bar that leaves the ring before its turn, in a long back-fill, is emitted now: the one that
+    takes its place ends its repeats. Where there is no room, nothing is done.
+    """
     state, part = symbols[s], pending[s]
-    state.pending = False
     base = part.index * timeframes[0]
     size = slots.shape[2]
+    rows = 0
+    for k in range(len(timeframes)):
+        index = base // timeframes[k]
+        slot = slots[k, s, index % size]
+        if slot.index < index and slot.changed and repeat[k]:
+            rows += (
+                _end_of_repeats(slots, newest[k], k, s, slot.index, min(index, next_close[k])) - slot.index
+            )
+    if used + rows > len(out):
+        clock.need = rows
+        return used
+    state.pending = False
     for k in range(len(timeframes)):
         index = base // timeframes[k]
         slot = slots[k, s, index % size]
@@ -356,20 +379,16 @@ def _flush(
             continue
         else:
             if slot.changed and repeat[k]:
-                # The bar leaves the ring before its turn: a long back-fill. The next one ends it.
-                stop = slot.index + 1
-                while stop < min(index, next_close[k]) and slots[k, s, stop % size].index != stop:
-                    stop += 1
-                out, used = _emit_again(
-                    clock, state, slot, k, s, stop, timeframes, repeat, last_close, out, used
-                )
+                stop = _end_of_repeats(slots, newest[k], k, s, slot.index, min(index, next_close[k]))
+                used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
             _start(slot, index, part)
+            newest[k] = max(newest[k], index)
         slot.holed = slot.holed or state.holed
         if index < next_close[k]:
             slot.changed = True
             state.changed = True
     state.holed = False
-    return out, used
+    return used
 
 
 @inlined
@@ -404,22 +423,34 @@ def _next_due(
 
 @inlined
 def _close_due(
-    clock: Any, symbols: Block, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
-    repeat: NDArray[np.bool_], last_close: NDArray[np.float64], lateness: int, out: Block, used: int,
-) -> tuple[Block, int]:  # fmt: skip
-    """Emit what changed, then every bar that ended more than the lateness before the watermark."""
-    out, used = _emit_changed(clock, symbols, slots, next_close, timeframes, repeat, last_close, out, used)
+    clock: Any, symbols: Block, pending: Block, slots: Block, next_close: NDArray[np.int64],
+    timeframes: NDArray[np.int64], newest: NDArray[np.int64], repeat: NDArray[np.bool_],
+    last_close: NDArray[np.float64], lateness: int, out: Block, used: int,
+) -> int:  # fmt: skip
+    """Emit what changed, then every bar that ended more than the lateness before the watermark.
+
+    Stops where there is no room, and goes on from there when called again.
+    """
+    for s in range(len(symbols)):
+        if symbols[s].pending:
+            used = _flush(
+                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
+            )
+            if clock.need > 0:
+                return used
+    used = _emit_changed(clock, symbols, slots, next_close, timeframes, newest, repeat, last_close, out, used)
+    if clock.need > 0:
+        return used
     size = slots.shape[2]
     for k in range(len(timeframes)):
         timeframe = timeframes[k]
         end = (clock.watermark - lateness) // timeframe  # bars before this one are over
         while next_close[k] < end:
             index = next_close[k]
-            out = _reserve(out, used, len(symbols))
-            newest = EMPTY
+            if used + len(symbols) > len(out):
+                clock.need = len(symbols)
+                return used
             for s in range(len(symbols)):
-                for r in range(size):
-                    newest = max(newest, slots[k, s, r].index)
                 slot = slots[k, s, index % size]
                 if slot.index == index:
                     slot.provisional = _is_provisional(clock, symbols[s], slot, timeframe)
@@ -432,38 +463,30 @@ def _close_due(
                     _write_repeat(out[used], index * timeframe, timeframe, s, last_close[k, s], 1, missing)
                     used += 1
             next_close[k] = index + 1
-            if newest <= index and (not repeat[k] or end - index > CARRY_LIMIT):
+            if newest[k] <= index and (not repeat[k] or end - index > CARRY_LIMIT):
                 next_close[k] = end  # nothing more to close: ticks are not repeated, a feed was away
     _next_due(clock, next_close, timeframes, lateness)
-    return out, used
+    return used
 
 
 @kernel(
-    _tuple((_BARS, types.int64))(
-        _TRADES,
-        types.int64,
-        _CLOCKS,
-        _SYMBOLS,
-        _PARTS,
-        _SLOTS,
-        _INTS,
-        _INTS,
-        _FLAGS,
-        _CLOSES,
-        types.int64,
-        _BARS,
-    )
-)
+    _tuple((types.int64, types.int64))(
+        _TRADES, types.int64, types.int64, _CLOCKS, _SYMBOLS, _PARTS, _SLOTS, _INTS, _INTS, _INTS, _FLAGS,
+        _CLOSES, types.int64, _BARS,
+    ),
+    allocates=False,
+)  # fmt: skip
 def add_trades(
-    trades: Block, watermark: int, clocks: Block, symbols: Block, pending: Block, slots: Block,
-    next_close: NDArray[np.int64], timeframes: NDArray[np.int64], repeat: NDArray[np.bool_],
-    last_close: NDArray[np.float64], lateness: int, out: Block,
-) -> tuple[Block, int]:  # fmt: skip
+    trades: Block, first: int, watermark: int, clocks: Block, symbols: Block, pending: Block, slots: Block,
+    next_close: NDArray[np.int64], timeframes: NDArray[np.int64], newest: NDArray[np.int64],
+    repeat: NDArray[np.bool_], last_close: NDArray[np.float64], lateness: int, out: Block,
+) -> tuple[int, int]:  # fmt: skip
     """Add a block of trades and emit the bars that close or change.
 
     What is emitted depends on the sequence of trades alone, not on how it is cut into blocks.
 
     :arg trades: TRADE block, per symbol in id order.
+    :arg first: where to begin in it: 0, or what the call before returned.
     :arg watermark: event time, us, that the source vouches for after this block; 0 for none.
     :arg clocks: CLOCK[1].
     :arg symbols: SYMBOL[N].
@@ -471,16 +494,19 @@ def add_trades(
     :arg slots: SLOT[K, N, R]: ring of R intervals per timeframe and symbol.
     :arg next_close: int64[K]: first interval not closed yet; EMPTY before the first trade.
     :arg timeframes: int64[K]: lengths in us, ascending, each a multiple of the first.
+    :arg newest: int64[K]: highest index in the slots of each timeframe.
     :arg repeat: bool[K]: whether an interval without trades repeats the last close.
     :arg last_close: float64[K, N]: close of the last closed bar; NaN before the first.
     :arg lateness: us that a bar stays open after its end.
-    :arg out: BAR block to write to, of at least one row; a larger one is returned when it is too small.
-    :returns: BAR block and the number of rows in it.
+    :arg out: BAR block to write to.
+    :returns: where to go on, ``len(trades) + 1`` when all is done, and the rows written. When it is not done
+        the rows must be taken out, and ``clocks[0].need`` tells how many the next ones are.
     """
     clock = clocks[0]
+    clock.need = 0
     base = timeframes[0]
     used = 0
-    for i in range(len(trades)):
+    for i in range(first, len(trades)):
         trade = trades[i]
         if not trade.in_bars:
             continue
@@ -492,29 +518,31 @@ def add_trades(
             _next_due(clock, next_close, timeframes, lateness)
         if time > clock.watermark:
             clock.watermark = time
-            if time >= clock.due:
-                for other in range(len(symbols)):
-                    if symbols[other].pending:
-                        out, used = _flush(
-                            clock, symbols, other, pending, slots, next_close, timeframes, repeat,
-                            last_close, out, used,
-                        )  # fmt: skip
-                out, used = _close_due(
-                    clock, symbols, slots, next_close, timeframes, repeat, last_close, lateness, out, used
-                )
+        if clock.watermark >= clock.due:
+            used = _close_due(
+                clock, symbols, pending, slots, next_close, timeframes, newest, repeat, last_close, lateness,
+                out, used,
+            )  # fmt: skip
+            if clock.need > 0:
+                return i, used
         s = trade.symbol
         state, part = symbols[s], pending[s]
         index = time // base
         if state.pending and part.index != index:
-            out, used = _flush(
-                clock, symbols, s, pending, slots, next_close, timeframes, repeat, last_close, out, used
+            used = _flush(
+                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
             )
+            if clock.need > 0:
+                return i, used
         if time > state.time:
-            passed = state.time // base != index
+            passed = state.gaps > 0 and state.time // base != index
             state.time = time
-            if passed and state.gaps > 0:
+            if passed:
                 _settle_older(symbols, s, slots, next_close, timeframes)
         price, quantity = trade.price, trade.quantity
+        p_low, p_high = _units(price)
+        q_low, q_high = _units(quantity)
+        v_low, v_high = _multiply(p_low, p_high, q_low, q_high)
         if not state.pending:
             state.pending = True
             part.index = index
@@ -539,9 +567,6 @@ def add_trades(
         part.high = max(part.high, price)
         part.low = min(part.low, price)
         part.trades += trade.last_id - trade.first_id + 1
-        p_low, p_high = _units(price)
-        q_low, q_high = _units(quantity)
-        v_low, v_high = _multiply(p_low, p_high, q_low, q_high)
         part.volume[0], part.volume[1] = _add(part.volume[0], part.volume[1], q_low, q_high)
         part.quote_volume[0], part.quote_volume[1] = _add(
             part.quote_volume[0], part.quote_volume[1], v_low, v_high
@@ -555,19 +580,24 @@ def add_trades(
             )
     for s in range(len(symbols)):
         if symbols[s].pending:
-            out, used = _flush(
-                clock, symbols, s, pending, slots, next_close, timeframes, repeat, last_close, out, used
+            used = _flush(
+                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
             )
-    if watermark > clock.watermark and next_close[0] != EMPTY:
-        clock.watermark = watermark
-        if watermark >= clock.due:
-            out, used = _close_due(
-                clock, symbols, slots, next_close, timeframes, repeat, last_close, lateness, out, used
-            )
-    return out, used
+            if clock.need > 0:
+                return len(trades), used
+    if next_close[0] != EMPTY:
+        clock.watermark = max(clock.watermark, watermark)
+        if clock.watermark >= clock.due:
+            used = _close_due(
+                clock, symbols, pending, slots, next_close, timeframes, newest, repeat, last_close, lateness,
+                out, used,
+            )  # fmt: skip
+            if clock.need > 0:
+                return len(trades), used
+    return len(trades) + 1, used
 
 
-@kernel(types.void(types.int64, types.int64, types.boolean, _SYMBOLS, _SLOTS, _INTS, _INTS))
+@kernel(types.void(types.int64, types.int64, types.boolean, _SYMBOLS, _SLOTS, _INTS, _INTS), allocates=False)
 def apply_gap(
     s: int, change: int, lost: bool, symbols: Block, slots: Block, next_close: NDArray[np.int64],
     timeframes: NDArray[np.int64],

@@ -258,11 +258,11 @@ def test_sums_are_exact_and_rounded_once(rows: list[tuple[float, float, bool]]) 
 def histories(draw: st.DrawFn) -> Block:
     """Trades of three symbols whose feeds lag behind each other by up to some seconds."""
     count = draw(st.integers(1, 80))
-    steps = draw(st.lists(st.sampled_from([0, 1, 40, 90, 700, 2_500]), min_size=count, max_size=count))
-    lag = draw(st.lists(st.sampled_from([0, 300, 1_900]), min_size=3, max_size=3))
+    steps = draw(st.lists(st.sampled_from([0, 1, 40, 90, 700, 2_500, 9_000]), min_size=count, max_size=count))
+    lag = draw(st.lists(st.sampled_from([0, 300, 1_900, 25_000]), min_size=3, max_size=3))
     symbols = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
     prices = draw(st.lists(st.integers(1, 50), min_size=count, max_size=count))
-    now = 5_000 + np.cumsum(steps)
+    now = 30_000 + np.cumsum(steps)
     latest = [0, 0, 0]
     rows = []
     for time, symbol, price in zip(now, symbols, prices, strict=True):
@@ -285,13 +285,13 @@ def newest(bars: Block) -> dict[tuple[int, int, int], Any]:
 def test_what_comes_out_does_not_depend_on_how_trades_are_cut_into_blocks_nor_on_restarts(
     block: Block, cuts: list[int], lateness: int
 ) -> None:
-    whole = run(logic(3, 0, SECOND, 5 * SECOND, lateness=lateness), block, watermark=20 * SECOND)
+    whole = run(logic(3, 0, SECOND, 5 * SECOND, lateness=lateness), block, watermark=900 * SECOND)
     bars = logic(3, 0, SECOND, 5 * SECOND, lateness=lateness)
     pieces = []
     for part in np.split(block, sorted(min(cut, len(block)) for cut in cuts)):
         pieces.append(run(bars, part))
         bars = logic(3, 0, SECOND, 5 * SECOND, lateness=lateness, resume=bars.snapshot())
-    pieces.append(run(bars, watermark=20 * SECOND))
+    pieces.append(run(bars, watermark=900 * SECOND))
     assert np.concatenate(pieces).tolist() == whole.tolist()
 
 
