@@ -174,6 +174,23 @@ def _growth(counter: str, series: str, value: str, per: str = "") -> str:
     """)
 
 
+def _ends(where: str) -> str:
+    """Return the first and last times of what is stored of a pair, or of all pairs: one row.
+
+    Only the ends are read: the newest of a small table, the oldest by the sorting key.
+
+    :arg where: SQL condition on ``l``, the newest rows of the pairs.
+    """
+    return _sql(f"""
+        SELECT
+            ifNull(toUnixTimestamp64Micro((
+                SELECT m.time FROM stored_pair_metrics AS m WHERE {_PAIR} ORDER BY m.time LIMIT 1)), 0) AS first,
+            toUnixTimestamp64Micro(max(l.time)) AS last, anyLast(l.source) AS source
+        FROM stored_latest_pair_metrics AS l
+        WHERE {where}
+    """)
+
+
 def _freshness(newest: str, subject: str, bar_ms: str) -> str:
     """One row about how fresh the data are, always; with the stretch of time that is stored, for a link to it.
 
@@ -395,6 +412,33 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         "table", title, description, size, [_query(sql, table=True)], options, custom=custom,
         overrides=overrides, **more,
     )  # fmt: skip
+
+
+def _data(uid: str, newest: str, subject: str, bar_ms: str) -> Json:
+    """Return the panel that says how fresh the data are; the rest is as for `_freshness`.
+
+    :arg uid: of the dashboard it stands in.
+    """
+    panel = _table(
+        "Data",
+        "Whether what is shown is fresh. A click goes to the time that is stored.",
+        (5, 4),
+        _freshness(newest, subject, bar_ms),
+        empty="–",
+        overrides=[
+            _override(
+                "Data",
+                mappings=_FRESH,
+                links=[_link("Show the stored time", uid, _TO_STORED)],
+                custom__cellOptions={"type": "color-text"},
+                custom__wrapText=True,
+                custom__filterable=False,
+            ),
+            _override("/^(from|to)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True}),
+        ],
+    )
+    panel["options"]["showHeader"] = False
+    return panel
 
 
 def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
@@ -827,17 +871,21 @@ def _pair_signals() -> Json:
                 concat(m.timeframe, ' × ', toString(m.window)) AS series, {_position("m.signal")} AS position
             FROM signals AS m
             WHERE m.market = ${{market:singlequote}} AND m.pair = {_LEGS} AND {_METHOD} AND m.time <= $__toTime_ms
+            UNION ALL
+            SELECT toDateTime64($__fromTime_ms, 6) AS "Time", toDateTime64(0, 6) AS since,
+                concat(m.timeframe, ' × ', toString(m.window)) AS series, 0 AS position
+            FROM stored_latest_pair_metrics AS m
+            WHERE m.market = ${{market:singlequote}} AND m.pair = {_LEGS} AND {_METHOD} AND m.timeframe != 'tick'
         )
         GROUP BY "Time", series
         ORDER BY "Time", series
     """)
     return _timeline(
         "Signals of this pair, by timeframe and window",
-        "Red: short the spread (sell Y, buy X); green: long; gray: flat. A row begins with the first signal of its"
-        " timeframe and window.",
+        "Red: short the spread (sell Y, buy X); green: long; gray: flat.",
         (24, 5),
         sql,
-        empty="No signal has been given for this pair and method yet: the z-score has not passed an entry line.",
+        empty=_NO_STATISTICS,
         mappings=_POSITIONS,
     )
 
@@ -1003,13 +1051,7 @@ def _summary() -> Json:
 def pair_dashboard() -> Json:
     """Return the dashboard of one pair."""
     pair = f"concat('of ', {_LEGS}, ' at ', ${{timeframe:singlequote}})"
-    # first and last times in the store; ranges of one key, so only their ends are read
-    newest = _sql(f"""
-        SELECT toUnixTimestamp64Micro(min(m.time)) AS first, toUnixTimestamp64Micro(max(m.time)) AS last,
-            anyLast(m.source) AS source
-        FROM stored_pair_metrics AS m
-        WHERE {_PAIR}
-    """)
+    newest = _ends(f"{_PAIR.replace('m.', 'l.')}")
     per_year = f"sqrt(31536000000 / {_BAR_MS})"
     correlations = {
         "of prices": _last("correlation"),
@@ -1017,17 +1059,7 @@ def pair_dashboard() -> Json:
     }
     statistic = {"ADF statistic": _last("adf_statistic")}
     panels = [
-        _tiles(
-            "Data",
-            "Whether what is shown is fresh. A click goes to the time that is stored for this pair.",
-            (5, 4),
-            _freshness(newest, pair, _BAR_MS),
-            fields="/^Data$/",
-            text={"valueSize": 15},
-            text_mode="value",
-            mappings=_FRESH,
-            links=[_link("Show the stored time", "pairflow-pair", _TO_STORED)],
-        ),
+        _data("pairflow-pair", newest, pair, _BAR_MS),
         _pair_now(),
         _candles("y", "Y", _Y),
         _candles("x", "X", _X),
@@ -1330,6 +1362,11 @@ def _all_signals() -> Json:
                 {_position("m.signal")} AS position
             FROM signals AS m
             WHERE {_ALL_PAIRS} AND m.time <= $__toTime_ms
+            UNION ALL
+            SELECT toDateTime64($__fromTime_ms, 6) AS "Time", toDateTime64(0, 6) AS since, m.pair AS series,
+                0 AS position
+            FROM stored_latest_pair_metrics AS m
+            WHERE {_ALL_PAIRS}
         )
         GROUP BY "Time", series
         ORDER BY "Time", series
@@ -1339,7 +1376,7 @@ def _all_signals() -> Json:
         "Red: short the spread (sell Y, buy X); green: long; gray: flat.",
         (24, 9),
         sql,
-        empty="No signal has been given at this timeframe, window and method: no z-score has passed an entry line.",
+        empty=_NO_PAIRS,
         mappings=_POSITIONS,
         per_page=20,
     )
@@ -1375,25 +1412,10 @@ def _movers() -> Json:
 
 def market_dashboard() -> Json:
     """Return the dashboard of all pairs."""
-    newest = _sql(f"""
-        SELECT toUnixTimestamp64Micro(min(m.time)) AS first, toUnixTimestamp64Micro(max(m.time)) AS last,
-            anyLast(m.source) AS source
-        FROM stored_pair_metrics AS m
-        WHERE {_ALL_PAIRS}
-    """)
+    newest = _ends(f"{_ALL_PAIRS.replace('m.', 'l.')}")
     matrix = "At the end of the time range. Green: move together; red: move against each other."
     panels = [
-        _tiles(
-            "Data",
-            "Whether what is shown is fresh. A click goes to the time that is stored.",
-            (5, 4),
-            _freshness(newest, "concat('at ', ${timeframe:singlequote})", _BAR_MS),
-            fields="/^Data$/",
-            text={"valueSize": 15},
-            text_mode="value",
-            mappings=_FRESH,
-            links=[_link("Show the stored time", "pairflow-market", _TO_STORED)],
-        ),
+        _data("pairflow-market", newest, "concat('at ', ${timeframe:singlequote})", _BAR_MS),
         _market_now(),
         _ranking(),
         _all_z_scores(),
@@ -1487,12 +1509,13 @@ def _watching(title: str, description: str, queries: list[Json], custom: Json = 
 
 def pipeline_dashboard() -> Json:
     """Return the dashboard of the pipeline itself."""
-    newest = _sql("""
-        SELECT toUnixTimestamp64Micro(min(b.open_time)) AS first, toUnixTimestamp64Micro(max(b.open_time)) AS last,
-            anyLast(b.source) AS source
-        FROM stored_bars AS b
-        WHERE b.market = ${market:singlequote} AND b.timeframe = ${bars:singlequote}
-            AND b.symbol = ${y:singlequote}
+    bars = "FROM stored_bars AS b WHERE b.market = ${market:singlequote} AND b.symbol = ${y:singlequote}"
+    bars += " AND b.timeframe = ${bars:singlequote} ORDER BY b.open_time"
+    # Only the ends of a range of the sorting key are read.
+    newest = _sql(f"""
+        SELECT ifNull(toUnixTimestamp64Micro((SELECT b.open_time {bars} LIMIT 1)), 0) AS first,
+            ifNull(toUnixTimestamp64Micro((SELECT b.open_time {bars} DESC LIMIT 1)), 0) AS last,
+            ifNull((SELECT b.source {bars} DESC LIMIT 1), '') AS source
     """)
     connections = _sql("""
         SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
@@ -1539,17 +1562,7 @@ def pipeline_dashboard() -> Json:
     step = "labels['step']"
     table = "labels['table']"
     panels = [
-        _tiles(
-            "Data",
-            "Whether bars are coming in. A click goes to the time that is stored.",
-            (5, 4),
-            _freshness(newest, "concat('of ', ${y:singlequote}, ' at ', ${bars:singlequote})", _BAR_MS),
-            fields="/^Data$/",
-            text={"valueSize": 15},
-            text_mode="value",
-            mappings=_FRESH,
-            links=[_link("Show the stored time", "pairflow-pipeline", _TO_STORED)],
-        ),
+        _data("pairflow-pipeline", newest, "concat('of ', ${y:singlequote}, ' at ', ${bars:singlequote})", _BAR_MS),
         _pipeline_now(),
         _row("Feed"),
         _timeline(

@@ -304,6 +304,7 @@ class TableField(Strict):
     hideFrom: HideFrom | None = None
     inspect: bool = False
     width: int = 0
+    wrapText: bool = False
 
 
 class NoField(Strict):
