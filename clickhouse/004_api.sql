@@ -50,9 +50,13 @@ ORDER BY time, window, method
 COMMENT 'Statistics of a pair';
 
 CREATE OR REPLACE VIEW api_status AS
-SELECT name AS table, total_rows AS stored_rows, total_bytes AS stored_bytes
+-- In a cluster each shard has its part of a table, as <table>_local, and the whole of the others.
+SELECT replaceRegexpOne(name, '_local$', '') AS table,
+    if(any(endsWith(name, '_local')), sum(total_rows), max(total_rows)) AS stored_rows,
+    if(any(endsWith(name, '_local')), sum(total_bytes), max(total_bytes)) AS stored_bytes
 FROM system.tables
-WHERE database = currentDatabase() AND name IN ('stored_trades', 'stored_bars', 'stored_pair_metrics', 'stored_signals',
-    'stored_gaps', 'alert_rules', 'runs')
-ORDER BY name
+WHERE database = currentDatabase() AND engine != 'Distributed'
+    AND table IN ('stored_trades', 'stored_bars', 'stored_pair_metrics', 'stored_signals', 'stored_gaps', 'alert_rules', 'runs')
+GROUP BY table
+ORDER BY table
 COMMENT 'How much is stored; rows written again count until they are merged';

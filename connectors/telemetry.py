@@ -64,13 +64,14 @@ def configure_logs(level: str) -> None:
     )
 
 
-def serve(port: int) -> None:
-    """Serve the metrics on 127.0.0.1.
+def serve(port: int, host: str = "127.0.0.1") -> None:
+    """Serve the metrics to Prometheus.
 
     :arg port: TCP port.
-    :raises OSError: when the port is in use.
+    :arg host: address to listen on.
+    :raises OSError: when the port is in use, or the address is not of this machine.
     """
-    start_http_server(port, addr="127.0.0.1")
+    start_http_server(port, addr=host)
 
 
 def value(name: str, **labels: str) -> float:

@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="the address of this machine to listen on for Prometheus, as 127.0.0.1, or 0.0.0.0 for all",
+        description="the address to listen on for Prometheus, as 127.0.0.1, or 0.0.0.0 for all",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="debug, info, warning or error"

@@ -1,4 +1,4 @@
-"""Commands on a store: ``python -m connectors.clickhouse serve | sql | export``.
+"""Commands on a store: ``python -m connectors.clickhouse serve | sql | export | schema``.
 
 ::
 
@@ -29,7 +29,7 @@ from typing import IO
 from urllib.parse import quote, urlencode
 
 from connectors.clickhouse.formats import Connection, escape, pieces
-from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError, explain
+from connectors.clickhouse.store import DATABASE, Dsn, Store, StoreError, StoreInUseError, explain
 
 _CHUNK = 1 << 20
 _FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet", "jsonl": "JSONEachRow"}
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m connectors.clickhouse", description="Commands on a store."
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | sql | export")
+    commands = parser.add_subparsers(required=True, metavar="serve | sql | export | schema")
 
     serve = commands.add_parser(
         "serve", help="serve an embedded store over HTTP, read-only, without the flow"
@@ -82,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--format", choices=list(_FORMATS), help="default: by the name of the file, else csv")
     export.add_argument("-o", "--output", help="the file; without it, standard output")
     export.set_defaults(run=_export)
+
+    schema = commands.add_parser("schema", help="print the statements that make the schema of a cluster")
+    schema.add_argument("--cluster", required=True, help="its name in remote_servers")
+    schema.add_argument("--database", default=DATABASE)
+    schema.set_defaults(run=_schema)
 
     for command in (sql, export):
         command.add_argument("--store", default=_default_dsn(), help="DSN (default: that of the flow)")
@@ -127,6 +132,14 @@ def _serve(given: argparse.Namespace) -> int:
         sys.stderr.write(f"serving {store.dsn} on http://{given.host}:{server.port}; Ctrl-C ends it\n")
         stopped.wait()
         server.stop()
+    return 0
+
+
+def _schema(given: argparse.Namespace) -> int:
+    from connectors.clickhouse.cluster import Cluster
+
+    for statement in Cluster(given.cluster, given.database).schema():
+        sys.stdout.write(f"{statement};\n\n")
     return 0
 
 

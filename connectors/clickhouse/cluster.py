@@ -7,10 +7,11 @@ for statement in Cluster("events", "pairflow").schema():
     print(statement + ";")
 ```
 
-Every table is replicated. One with a symbol or a pair in its sorting key is spread over the shards by it: its rows
-lie in ``<table>_local``, and ``<table>`` itself is Distributed, to write to and to read from. As the symbol or pair
-is a part of the key, rows of one key meet in one shard, so that FINAL keeps its promise there. The others (rules,
-runs, the pipeline's own metrics) are small, and every server has all of them: a join with them stays local.
+Every table is replicated. One with a symbol or a pair in its sorting key is spread over the shards by it:
+its rows lie in ``<table>_local``, and ``<table>`` itself is Distributed, to write to and to read from. As the
+symbol or pair is a part of the key, rows of one key meet in one shard, so that FINAL keeps its promise there.
+The others (rules, runs, the pipeline's own metrics) are small, and every server has all of them: a join with
+them stays local.
 
 Servers need the macros ``shard`` and ``replica``, a Keeper, and the cluster in ``remote_servers`` with
 ``internal_replication``.
@@ -24,43 +25,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-SCHEMA = Path(__file__).resolve().parents[2] / "clickhouse"
-"""Folder of the numbered SQL files that make the schema."""
+from connectors.clickhouse.store import SCHEMA, VERSIONS, statements
 
-VERSIONS = (
-    "CREATE TABLE IF NOT EXISTS schema_version"
-    " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
-    " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
-    " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
-)
-"""The table that keeps which of the files a database has seen."""
-
+_TABLES = "cluster_tables"
 _STRING = r"'(?:[^'\\]|\\.|'')*'"
-_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)(?: AS (\w+))?")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+)")
 _MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)")
 _ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
-_REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO|AS) (\w+)\b(?! *\.)")
+_REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO) (\w+)\b(?! *\.)")
 
 
 def schema_files() -> list[Path]:
     """Return the numbered files, in their order."""
     return sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
-
-
-def statements(text: str) -> Iterator[str]:
-    """Split a schema file into its statements, without comments.
-
-    :arg text: SQL; strings in single quotes, comments from ``--`` to the end of the line.
-    :returns: The statements, without their semicolons.
-    """
-    parts = [""]
-    for piece in re.findall(rf"--[^\n]*|{_STRING}|;|[^;'-]+|-", text):
-        if piece == ";":
-            parts.append("")
-        elif not piece.startswith("--"):
-            parts[-1] += piece
-    return (part.strip() for part in parts if part.strip())
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,6 @@ class Cluster:
         for file in files:
             for statement in statements(file.read_text()):
                 yield from self.rewrite(statement)
-            # A string, as a client would take {..} for a parameter.
             yield f"INSERT INTO {self.database}.schema_version (version) SELECT {int(file.name[:3])}"
 
     def rewrite(self, statement: str) -> list[str]:
@@ -99,11 +76,12 @@ class Cluster:
             return [f"{statement} ON CLUSTER {self.name}"]
         if match := _TABLE.match(statement):
             return self._table(match[1], statement)
-        if match := _MATERIALIZED.match(statement):
+        if _MATERIALIZED.match(statement):
             # In each shard by itself: what arrives there is what belongs there.
             return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _MATERIALIZED, True))]
-        if match := _VIEW.match(statement):
-            return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _VIEW, False))]
+        if _VIEW.match(statement):
+            made = self._outside_strings(statement, lambda sql: self._on_cluster(sql, _VIEW, False))
+            return [self._system_tables(), made] if "system.tables" in statement else [made]
         if statement.startswith("INSERT INTO"):
             return [self._outside_strings(statement, lambda sql: self._qualified(sql, local=False))]
         msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
@@ -123,9 +101,12 @@ class Cluster:
             arguments = [f"'/clickhouse/tables/{path}'", f"'{replica}'", *filter(None, [match[2]])]
             return f"ENGINE = Replicated{match[1]}({', '.join(arguments)})"
 
+        def head(match: re.Match[str]) -> str:
+            made = f"CREATE TABLE IF NOT EXISTS {self.database}.{stored} ON CLUSTER {self.name}"
+            return f"{made} AS {self._named(match[2], local=True)}" if match[2] else made
+
         def rewrite(sql: str) -> str:
-            sql = _TABLE.sub(rf"CREATE TABLE IF NOT EXISTS {self.database}.{stored} ON CLUSTER {self.name}", sql)
-            return _ENGINE.sub(replicate, self._qualified(sql, local=True))
+            return _ENGINE.sub(replicate, _TABLE.sub(head, sql))
 
         made = [self._outside_strings(statement, rewrite)]
         if shard_key:
@@ -138,6 +119,14 @@ class Cluster:
             )
         return made
 
+    def _system_tables(self) -> str:
+        # What cluster() would read, but that function needs a right to reach any server.
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.database}.{_TABLES} ON CLUSTER {self.name} AS system.tables\n"
+            f"ENGINE = Distributed('{self.name}', 'system', 'tables')\n"
+            "COMMENT 'system.tables of one server of each shard'"
+        )
+
     def _on_cluster(self, sql: str, head: re.Pattern[str], local: bool) -> str:
         sql = head.sub(lambda m: f"{m[0][: -len(m[1])]}{self.database}.{m[1]} ON CLUSTER {self.name}", sql)
         return self._qualified(sql, local=local)
@@ -147,14 +136,13 @@ class Cluster:
         known = objects()
 
         def qualify(match: re.Match[str]) -> str:
-            name = match[2]
-            if name not in known:
-                return match[0]
-            stored = f"{name}_local" if local and name in sharding() else name
-            return f"{match[1]} {self.database}.{stored}"
+            return f"{match[1]} {self._named(match[2], local=local)}" if match[2] in known else match[0]
 
-        sql = _REFERENCE.sub(qualify, sql)
+        sql = _REFERENCE.sub(qualify, sql).replace("system.tables", f"{self.database}.{_TABLES}")
         return sql.replace("currentDatabase()", f"'{self.database}'")
+
+    def _named(self, name: str, *, local: bool) -> str:
+        return f"{self.database}.{name}{'_local' if local and name in sharding() else ''}"
 
     @staticmethod
     def _outside_strings(statement: str, change: Callable[[str], str]) -> str:

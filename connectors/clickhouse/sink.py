@@ -422,6 +422,7 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
     :arg pairs: The run's pair table, ``Y/X``.
     :arg flush_interval: Seconds over which rows are collected; a snapshot stores them earlier.
     :arg settings: The run's settings, free of secrets, kept in ``runs``.
+    :arg cluster: Of which the server is one; "" for none.
     """
 
     def __init__(
@@ -434,6 +435,7 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
         pairs: Sequence[str],
         flush_interval: float = 1.0,
         settings: Mapping[str, Any] | None = None,
+        cluster: str = "",
     ) -> None:
         self.status = SinkStatus()
         self.store: Store | None = None  # while the flow has it open
@@ -441,6 +443,7 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
         self._run: dict[str, Any] = {"source": source, "market": market, "symbols": symbols, "pairs": pairs}
         self._flush_interval = flush_interval
         self._settings = settings or {}
+        self._cluster = cluster
         self._hurry = threading.Event()
 
     def hurry(self) -> None:
@@ -457,7 +460,7 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _StorePartition:
-        self.store = store = Store.open(self._dsn, source=self._run["source"])
+        self.store = store = Store.open(self._dsn, source=self._run["source"], cluster=self._cluster)
         try:
             store.record_run(**self._run, settings=self._settings)
         except BaseException:

@@ -40,6 +40,14 @@ SCHEMA = Path(__file__).resolve().parents[2] / "clickhouse"
 DATABASE = "pairflow"
 """Database used where the DSN names none."""
 
+VERSIONS = (
+    "CREATE TABLE IF NOT EXISTS schema_version"
+    " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
+    " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
+    " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
+)
+"""Makes the table that keeps which of these files a database has seen."""
+
 SIMULATED = frozenset({"simulator"})
 """Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
 
@@ -143,23 +151,31 @@ class Store:
     Thread-safe as clickhouse-connect's client is: calls of one store run one after another.
     """
 
-    def __init__(self, dsn: Dsn, client: Client) -> None:
+    def __init__(self, dsn: Dsn, client: Client, cluster: str = "") -> None:
         self.dsn = dsn
         self.client = client
+        self.cluster = cluster
 
     @classmethod
-    def open(cls, dsn: str, *, source: str | None = None, create: bool = True) -> Store:
+    def open(cls, dsn: str, *, source: str | None = None, create: bool = True, cluster: str = "") -> Store:
         """Connect, bring the schema up to date and check that the source fits what is stored.
 
         :arg dsn: ``chdb:///path`` or ``clickhouse://user:password@host:8123/database``.
         :arg source: Where the rows to come are from (binance, simulator, recording, archive);
             None to read only.
         :arg create: False: raise if there is no store yet, instead of creating one.
+        :arg cluster: Of which the server is one, as `connectors.clickhouse.cluster` has it; "" for none.
         :returns: The store.
         :raises StoreError: With one line for the user.
         """
         parsed = Dsn.parse(dsn)
-        store = cls(parsed, _connect(parsed, create))
+        if cluster and parsed.path is not None:
+            msg = (
+                f"the store in {parsed} is embedded and belongs to no cluster: leave "
+                "PAIRFLOW_CLICKHOUSE_CLUSTER empty, or name a server in PAIRFLOW_CLICKHOUSE"
+            )
+            raise StoreError(msg)
+        store = cls(parsed, _connect(parsed, create), cluster)
         try:
             with store._explained("preparing the database"):
                 store._migrate(create)
@@ -180,6 +196,9 @@ class Store:
         with self._explained(f"writing {rows.num_rows} rows to {table}"):
             # Servers would else gather inserts in memory first, on by default since ClickHouse 26.3.
             settings = None if self.dsn.path else {"async_insert": "0"}
+            if settings and self.cluster:
+                # A Distributed table would else answer before the rows have reached their shards.
+                settings["distributed_foreground_insert"] = "1"
             self.client.insert_arrow(table, rows, database=self.dsn.database, settings=settings)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -258,7 +277,7 @@ class Store:
         made = bool(client.command(f"EXISTS DATABASE {database}"))
         if not made and create:
             # Only then: a user who may fill a database often may not create one.
-            client.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+            self._make(f"CREATE DATABASE IF NOT EXISTS {database}")
         if made or create:
             client.database = database
         exists = made and bool(client.command("EXISTS TABLE schema_version"))
@@ -266,12 +285,9 @@ class Store:
             msg = f"there is no pairflow database in {self.dsn}: start the flow first, or name another store"
             raise StoreError(msg)
         if not exists:
-            client.command(
-                "CREATE TABLE IF NOT EXISTS schema_version"
-                " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
-                " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
-                " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
-            )
+            self._make(VERSIONS)
+        elif self.dsn.path is None:
+            self._check_cluster()
         files = sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
         newest = int(files[-1].name[:3])
         current = int(str(client.command("SELECT max(version) FROM schema_version")))
@@ -286,8 +302,33 @@ class Store:
             if number <= current:
                 continue
             for statement in statements(file.read_text()):
-                client.command(statement)
+                self._make(statement)
             client.command("INSERT INTO schema_version (version) SELECT {number:UInt32}", {"number": number})
+
+    def _make(self, statement: str) -> None:
+        """Run a statement of the schema, on one server or on all of a cluster."""
+        from connectors.clickhouse.cluster import Cluster
+
+        made = Cluster(self.cluster, self.dsn.database).rewrite(statement) if self.cluster else [statement]
+        for each in made:
+            self.client.command(each)
+
+    def _check_cluster(self) -> None:
+        """Refuse to add plain tables to a database of a cluster, or the other way."""
+        engine = str(
+            self.client.command(
+                "SELECT engine FROM system.tables"
+                " WHERE database = currentDatabase() AND name = 'schema_version'"
+            )
+        )
+        if engine.startswith("Replicated") != bool(self.cluster):
+            msg = (
+                f"the database {self.dsn} was made for one server: leave PAIRFLOW_CLICKHOUSE_CLUSTER empty, "
+                "or name another database"
+                if self.cluster
+                else f"the database {self.dsn} was made for a cluster: name it in PAIRFLOW_CLICKHOUSE_CLUSTER"
+            )
+            raise StoreError(msg)
 
     def _check_source(self, source: str) -> None:
         """Refuse to mix real and simulated prices."""
