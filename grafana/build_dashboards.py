@@ -34,6 +34,8 @@ SIGNIFICANT = 0.05
 """ADF p-value below which a spread counts as stationary, as in the view pair_ranking."""
 CORRELATED = 0.7
 """Correlation below which a pair is no longer one, as in the alert on it."""
+LAG_SECONDS = 10
+"""From a bar's end to when it is stored: above this the lag is high, as in the alert on it."""
 STALE_SECONDS = 30
 """Live data are stale without a bar for so long, or for three bars."""
 WEIGHT_LIMIT = 6000
@@ -1485,7 +1487,7 @@ def _pipeline_now() -> Json:
         text={"titleSize": 13, "valueSize": 24},
         overrides=[
             _override("Trades/s", unit="short", decimals=0),
-            _override("Bar end to stored", unit="s", decimals=2, thresholds=_steps((None, "text"), (5, _WARN), (STALE_SECONDS, _BAD))),
+            _override("Bar end to stored", unit="s", decimals=2, thresholds=_steps((None, "text"), (LAG_SECONDS / 2, _WARN), (LAG_SECONDS, _BAD))),
             _override("Live connections", thresholds=_steps((None, _WARN), (1, "text"))),
             _override("Open gaps", thresholds=_steps((None, "text"), (1, _WARN))),
             _override("Rows waiting", unit="short", thresholds=_steps((None, "text"), (100_000, _WARN))),
@@ -1593,7 +1595,7 @@ def pipeline_dashboard() -> Json:
             }))],
             {**_LINE, "thresholdsStyle": {"mode": "dashed"}},
             unit="s",
-            thresholds=_steps((None, "transparent"), (STALE_SECONDS, _BAD)),
+            thresholds=_steps((None, "transparent"), (LAG_SECONDS, _BAD)),
             calcs=("mean", "max"),
         ),
         _watching(
@@ -1700,7 +1702,7 @@ def pipeline_dashboard() -> Json:
             }))],
             unit="short",
         ),
-        _row("Data"),
+        _row("Quality of the data"),
         _table(
             "Quality of the bars, by hour",
             "At the shown timeframe. Missing ids: between the first and the last trade of the hour and in no bar."

@@ -1,5 +1,4 @@
 """The dashboards, without a Grafana: schema, queries on a store, links, thresholds and names."""
-# ruff: noqa: N815, RUF012 - keys are Grafana's; pydantic copies defaults
 
 import json
 import re
@@ -8,11 +7,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from connectors import telemetry
 from connectors.binance.feed import FeedStatus
@@ -28,15 +27,13 @@ from tests.grafana_checks import (
     Answer,
     Range,
     Served,
-    Strict,
     expand_macros,
     interpolate,
     run_flow,
     served,
     store_statements,
 )
-
-Json = dict[str, Any]
+from tests.grafana_schema import Dashboard, Json, check_panel
 
 FILES = sorted(built.FOLDER.glob("*.json"))
 DASHBOARDS: dict[str, Json] = {file.stem: json.loads(file.read_text()) for file in FILES}
@@ -56,506 +53,8 @@ QUERIES = [
     if "rawSql" in query
 ]
 
-# --------------------------------------------------------------------- schema (of @grafana/schema 12.3)
 
-
-class DataSource(Strict):
-    type: str
-    uid: str
-
-
-class Legend(Strict):
-    showLegend: bool
-    displayMode: Literal["list", "table", "hidden"]
-    placement: Literal["bottom", "right"]
-    calcs: list[Literal["lastNotNull", "mean", "max", "min", "sum"]]
-
-
-class Tooltip(Strict):
-    mode: Literal["single", "multi", "none"]
-    sort: Literal["asc", "desc", "none"]
-
-
-class Graph(Strict):
-    legend: Legend
-    tooltip: Tooltip
-
-
-class CandleFields(Strict):
-    open: str
-    high: str
-    low: str
-    close: str
-    volume: str
-
-
-class CandleColors(Strict):
-    up: str
-    down: str
-    flat: str
-
-
-class Candlestick(Graph):
-    mode: Literal["candles", "candles+volume", "volume"]
-    candleStyle: Literal["candles", "ohlcbars"]
-    colorStrategy: Literal["open-close", "close-close"]
-    colors: CandleColors
-    fields: CandleFields
-    includeAllFields: bool
-
-
-class Matcher(Strict):
-    id: Literal["byName", "byRegexp", "byIndex"]
-    options: str | int
-
-
-class Matched(Strict):
-    matcher: Matcher
-
-
-class XYSeries(Strict):
-    frame: Matched
-    x: Matched
-    y: Matched
-
-
-class XYChart(Graph):
-    mapping: Literal["auto", "manual"]
-    series: list[XYSeries]
-
-
-class StateTimeline(Graph):
-    alignValue: Literal["left", "center", "right"]
-    mergeValues: bool
-    perPage: int = 0
-    rowHeight: float
-    showValue: Literal["auto", "always", "never"]
-
-
-class Reduce(Strict):
-    values: bool
-    calcs: list[Literal["lastNotNull"]]
-    fields: str
-
-
-class TextSize(Strict):
-    titleSize: int = 0
-    valueSize: int = 0
-
-
-class Stat(Strict):
-    reduceOptions: Reduce
-    colorMode: Literal["none", "value", "background", "background_solid"]
-    graphMode: Literal["none", "line", "area"]
-    justifyMode: Literal["auto", "center"]
-    orientation: Literal["auto", "vertical", "horizontal"]
-    percentChangeColorMode: Literal["standard", "inverted", "same_as_value"]
-    showPercentChange: bool
-    textMode: Literal["auto", "value", "value_and_name", "name", "none"]
-    wideLayout: bool
-    text: TextSize = TextSize()
-
-
-class SortBy(Strict):
-    displayName: str
-    desc: bool
-
-
-class Table(Strict):
-    showHeader: bool
-    cellHeight: Literal["sm", "md", "lg"]
-    frameIndex: int
-    sortBy: list[SortBy]
-
-
-class Code(Strict):
-    language: str
-    showLineNumbers: bool
-    showMiniMap: bool
-
-
-class Text(Strict):
-    mode: Literal["markdown", "html", "code"]
-    content: str
-    code: Code
-
-
-class AlertStates(Strict):
-    firing: bool
-    pending: bool
-    recovering: bool
-    noData: bool
-    error: bool
-    normal: bool
-
-
-class AlertList(Strict):
-    viewMode: Literal["list", "stat"]
-    groupMode: Literal["default", "custom"]
-    groupBy: list[str]
-    maxItems: int
-    sortOrder: Literal[1, 2, 3, 4, 5]
-    dashboardAlerts: bool
-    alertName: str
-    alertInstanceLabelFilter: str
-    stateFilter: AlertStates
-
-
-class AnnotationList(Strict):
-    limit: int
-    navigateAfter: str
-    navigateBefore: str
-    navigateToPanel: bool
-    onlyFromThisDashboard: bool
-    onlyInTimeRange: bool
-    showTags: bool
-    showTime: bool
-    showUser: bool
-    tags: list[str]
-
-
-OPTIONS: dict[str, type[Strict]] = {
-    "timeseries": Graph,
-    "candlestick": Candlestick,
-    "xychart": XYChart,
-    "state-timeline": StateTimeline,
-    "stat": Stat,
-    "table": Table,
-    "text": Text,
-    "alertlist": AlertList,
-    "annolist": AnnotationList,
-}
-
-
-class HideFrom(Strict):
-    legend: bool
-    tooltip: bool
-    viz: bool
-
-
-class LineStyle(Strict):
-    fill: Literal["solid", "dash", "dot"]
-    dash: list[int] = []
-
-
-class Stacking(Strict):
-    mode: Literal["none", "normal", "percent"]
-    group: str
-
-
-class ThresholdsStyle(Strict):
-    mode: Literal["off", "line", "dashed", "area", "line+area", "dashed+area", "series"]
-
-
-class Scale(Strict):
-    type: Literal["linear", "log", "symlog"]
-    log: Literal[2, 10] = 10
-
-
-class Axis(Strict):
-    axisBorderShow: bool = False
-    axisColorMode: Literal["text", "series"] = "text"
-    axisLabel: str = ""
-    axisPlacement: Literal["auto", "left", "right", "hidden"] = "auto"
-    scaleDistribution: Scale | None = None
-    hideFrom: HideFrom | None = None
-
-
-class GraphField(Axis):
-    drawStyle: Literal["line", "bars", "points"] = "line"
-    lineWidth: int = 1
-    lineStyle: LineStyle | None = None
-    fillOpacity: int = 0
-    fillBelowTo: str = ""
-    showPoints: Literal["auto", "never", "always"] = "auto"
-    pointSize: int = 5
-    spanNulls: bool | int = False
-    stacking: Stacking | None = None
-    thresholdsStyle: ThresholdsStyle | None = None
-
-
-class PointSize(Strict):
-    fixed: int
-
-
-class XYField(Axis):
-    show: Literal["points", "lines", "points+lines"] = "points"
-    pointSize: PointSize | None = None
-    fillOpacity: int = 50
-    lineWidth: int = 1
-
-
-class TimelineField(Axis):
-    fillOpacity: int = 70
-    lineWidth: int = 0
-    spanNulls: bool | int = False
-
-
-class CellOptions(Strict):
-    type: Literal["auto", "color-text", "color-background", "gauge"]
-    mode: Literal["basic", "gradient", "lcd"] = "basic"
-    valueDisplayMode: Literal["color", "text", "hidden"] = "text"
-
-
-class TableField(Strict):
-    align: Literal["auto", "left", "center", "right"] = "auto"
-    cellOptions: CellOptions = CellOptions(type="auto")
-    filterable: bool = False
-    hideFrom: HideFrom | None = None
-    inspect: bool = False
-    width: int = 0
-    wrapText: bool = False
-
-
-class NoField(Strict):
-    pass
-
-
-CUSTOM: dict[str, type[Strict]] = {
-    "timeseries": GraphField,
-    "candlestick": GraphField,
-    "xychart": XYField,
-    "state-timeline": TimelineField,
-    "stat": NoField,
-    "table": TableField,
-}
-
-
-class Color(Strict):
-    mode: Literal["fixed", "thresholds", "palette-classic", "continuous-RdYlGr"]
-    fixedColor: str = ""
-
-
-class Step(Strict):
-    value: float | int | None
-    color: str
-
-
-class Thresholds(Strict):
-    mode: Literal["absolute"]
-    steps: list[Step] = Field(min_length=1)
-
-
-class Result(Strict):
-    text: str = ""
-    color: str
-    index: int
-
-
-class ValueMap(Strict):
-    type: Literal["value"]
-    options: dict[str, Result]
-
-
-class Pattern(Strict):
-    pattern: str
-    result: Result
-
-
-class RegexMap(Strict):
-    type: Literal["regex"]
-    options: Pattern
-
-
-class Link(Strict):
-    title: str
-    url: str
-
-
-class FieldDefaults(Strict):
-    custom: Json = {}
-    noValue: str = ""
-    unit: Literal["none", "short", "percent", "percentunit", "s", "bytes", ""] = ""
-    decimals: int = 0
-    min: float | int | None = None
-    max: float | int | None = None
-    color: Color | None = None
-    thresholds: Thresholds | None = None
-    mappings: list[ValueMap | RegexMap] = []
-    links: list[Link] = []
-    displayName: str = ""
-
-
-class Property(Strict):
-    id: str
-    value: Any
-
-
-class Override(Strict):
-    matcher: Matcher
-    properties: list[Property]
-
-
-class FieldConfig(Strict):
-    defaults: FieldDefaults
-    overrides: list[Override]
-
-
-class ClickHouseQuery(Strict):
-    """As the plugin's back end and its editor read it."""
-
-    refId: str
-    datasource: DataSource
-    editorType: Literal["sql"]
-    queryType: Literal["timeseries", "table"]
-    format: Literal[0, 1]
-    pluginVersion: str
-    meta: Json = {}
-    rawSql: str
-
-
-class PrometheusQuery(Strict):
-    refId: str
-    datasource: DataSource
-    editorMode: Literal["code"]
-    expr: str
-    legendFormat: str
-    range: Literal[True]
-
-
-class Grid(Strict):
-    x: int = Field(ge=0)
-    y: int = Field(ge=0)
-    w: int = Field(ge=1, le=24)
-    h: int = Field(ge=1)
-
-
-class ToMatrix(Strict):
-    rowField: str
-    columnField: str
-    valueField: str
-    emptyValue: Literal["null"]
-
-
-class Transformation(Strict):
-    id: Literal["groupingToMatrix"]
-    options: ToMatrix
-
-
-class Panel(Strict):
-    id: int
-    type: str
-    title: str
-    gridPos: Grid
-    description: str = ""
-    datasource: DataSource | None = None
-    targets: list[ClickHouseQuery | PrometheusQuery] = []
-    options: Json = {}
-    fieldConfig: FieldConfig | None = None
-    interval: Literal["100ms", "1s", "5s"] = "1s"
-    maxDataPoints: int = 0
-    transformations: list[Transformation] = []
-    collapsed: bool = False
-    panels: list["Panel"] = []
-
-
-class VariableQuery(Strict):
-    refId: Literal["var"]
-    queryType: Literal["sql"]
-    rawSql: str
-
-
-class Current(Strict):
-    text: str
-    value: str
-
-
-class Variable(Strict):
-    name: str
-    label: str
-    type: Literal["query"]
-    datasource: DataSource
-    query: VariableQuery
-    refresh: Literal[1, 2]
-    sort: Literal[0]
-    hide: Literal[0, 2]
-    multi: Literal[False]
-    includeAll: Literal[False]
-    skipUrlSync: bool
-    current: Current | None = None
-
-
-class Variables(Strict):
-    list: list[Variable]
-
-
-class Filter(Strict):
-    exclude: bool
-    ids: list[int]
-
-
-class AnnotationQuery(Strict):
-    name: str
-    datasource: DataSource
-    enable: bool
-    hide: bool
-    iconColor: str
-    filter: Filter
-    target: ClickHouseQuery
-
-
-class Annotations(Strict):
-    list: list[AnnotationQuery]
-
-
-class DashboardLink(Strict):
-    type: Literal["dashboards"]
-    title: str
-    tags: list[str]
-    asDropdown: bool
-    icon: str
-    includeVars: bool
-    keepTime: bool
-    targetBlank: bool
-    tooltip: str
-    url: str
-
-
-class TimePicker(Strict):
-    refresh_intervals: list[str]
-
-
-class Dashboard(Strict):
-    id: None
-    uid: str = Field(max_length=40)
-    title: str
-    description: str
-    tags: list[str]
-    schemaVersion: int = Field(ge=39, le=42)
-    version: int
-    editable: bool
-    graphTooltip: Literal[1]
-    liveNow: bool
-    time: dict[Literal["from", "to"], str]
-    timezone: Literal["utc", "browser"]
-    weekStart: str
-    refresh: str
-    fiscalYearStartMonth: int
-    timepicker: TimePicker
-    links: list[DashboardLink]
-    templating: Variables
-    annotations: Annotations
-    panels: list[Panel]
-
-
-def check_panel(panel: Json) -> None:
-    """Check a panel, and what depends on its kind."""
-    Panel.model_validate(panel)
-    kind = panel["type"]
-    if kind == "row":
-        return
-    OPTIONS[kind].model_validate(panel["options"])
-    config = panel.get("fieldConfig")
-    if config is None:
-        return
-    CUSTOM[kind].model_validate(config["defaults"]["custom"])
-    for override in config["overrides"]:
-        for entry in override["properties"]:
-            name = entry["id"]
-            if name.startswith("custom."):
-                CUSTOM[kind].model_validate({name.removeprefix("custom."): entry["value"]})
-            else:
-                FieldDefaults.model_validate({name: entry["value"]})
+# ---------------------------------------------------------------------------------------------- schema
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -976,6 +475,19 @@ def test_thresholds_in_dashboards_are_those_of_the_settings() -> None:
     for name in ("z-score of the spread", "Spread"):
         sql = next(p for p in DASHBOARDS["pair"]["panels"] if p["title"] == name)["targets"][0]["rawSql"]
         assert "${z_entry:singlequote}" in sql  # drawn where the run's own settings put them
+
+
+def test_thresholds_in_dashboards_are_those_of_the_alerts() -> None:
+    rules = (built.FOLDER.parent / "provisioning" / "alerting" / "rules.yaml").read_text()
+    by_uid = dict(re.findall(r"- uid: ([\w-]+)\n(.*?)(?=\n      - uid: |\Z)", rules, re.DOTALL))
+    for uid, dashboard, title in (
+        ("pairflow-correlation", "pair", "Correlation"),
+        ("pairflow-cointegration", "pair", "Stationarity of the spread"),
+        ("pairflow-lag", "pipeline", "Lag"),
+    ):
+        fires = re.search(r"evaluator: \{type: \w+, params: \[([\d.]+)\]\}", by_uid[uid])
+        assert fires
+        assert float(fires[1]) in thresholds(dashboard, title), uid
 
 
 def test_lines_follow_the_settings_of_the_run(tmp_path: Path, data: Path) -> None:
