@@ -1,7 +1,7 @@
 """Grafana's classic dashboards as strict models: every key known, every value of its type.
 
-After the types of @grafana/schema 12.3, with no more of them than the dashboards here use, so that anything new
-is looked at before it is let in.
+After the types of @grafana/schema 12.3, with no more of them than the dashboards here use, so that anything
+new is looked at before it is let in.
 """
 # ruff: noqa: N815, RUF012 - keys are Grafana's; pydantic copies defaults
 
