@@ -26,7 +26,6 @@ _SCHEMA_VERSION = 42  # of Grafana 12.3 and 13.2
 
 CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "clickhouse"}
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
-_GRAFANA = {"type": "grafana", "uid": "-- Grafana --"}
 
 Z_ENTRY = float(Settings.model_fields["z_entry"].default)
 Z_EXIT = float(Settings.model_fields["z_exit"].default)
@@ -83,10 +82,6 @@ def _sql(text: str) -> str:
     return "\n".join(line[indent:] for line in lines).rstrip()
 
 
-_SERIES_NAME = "${__field.labels.series}"
-"""What a series is called that the column `series` makes."""
-
-
 def _indented(text: str, spaces: int) -> str:
     return "\n".join(" " * spaces + line for line in text.splitlines())
 
@@ -105,7 +100,10 @@ def _last(column: str) -> str:
 
 
 def _statistics(columns: dict[str, str], where: str = _PAIR, series: str = "") -> str:
-    """Statistics over time, a column each; or, of one column, a series for each value of another."""
+    """Return statistics over time: a column each, or one column "Value" with a series for each text of `series`.
+
+    Grafana then calls a series by that text alone.
+    """
     select = [f'{_bucket("m.time")} AS "Time"', *([f"{series} AS series"] if series else [])]
     select += [f'{expression} AS "{name}"' for name, expression in columns.items()]
     return (
@@ -137,7 +135,7 @@ def _gauge(samples: dict[str, str]) -> str:
     return _sql(f"""
         SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
             transform(s.name, [{names}], [{shown}], '') AS series,
-            max(s.value) AS "value"
+            max(s.value) AS "Value"
         FROM pipeline_metrics AS s
         WHERE s.name IN ({names}) AND $__timeFilter_ms(s.time) AND isFinite(s.value)
         GROUP BY "Time", series
@@ -154,7 +152,7 @@ def _growth(counter: str, series: str, value: str, per: str = "") -> str:
     seconds = 'dateDiff(\'millisecond\', lagInFrame("Time") OVER w, "Time") / 1000'
     divisor = "if(b < lagInFrame(b) OVER w, b, b - lagInFrame(b) OVER w)" if per else seconds
     return _sql(f"""
-        SELECT "Time", series, {value} AS "value"
+        SELECT "Time", series, {value} AS "Value"
         FROM
         (
             SELECT "Time", series, row_number() OVER w AS place,
@@ -456,7 +454,6 @@ def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **m
     }
     custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": more.pop("span", True)}
     settings: Json = {
-        "displayName": _SERIES_NAME,
         "color": {"mode": "thresholds"},
         "thresholds": _steps((None, _FLAT)),
     } | more
@@ -866,7 +863,7 @@ def _z_score() -> Json:
 
 def _pair_signals() -> Json:
     sql = _sql(f"""
-        SELECT "Time", series, argMax(position, since) AS "position"
+        SELECT "Time", series, argMax(position, since) AS "Value"
         FROM
         (
             SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since,
@@ -893,7 +890,7 @@ def _pair_signals() -> Json:
 
 
 def _hedge_ratios() -> Json:
-    by_method = _statistics({"hedge ratio": _last("hedge_ratio")}, _ALL_METHODS, "m.method")
+    by_method = _statistics({"Value": _last("hedge_ratio")}, _ALL_METHODS, "m.method")
     error = f"1.96 * {_last('hedge_ratio_stderr')}"
     band = _statistics(
         {
@@ -908,7 +905,6 @@ def _hedge_ratios() -> Json:
         " the chosen method where it has a standard error.",
         (12, 9),
         [_query(by_method), _query(band, "B")],
-        displayName=_SERIES_NAME,
         overrides=[
             _override("/95 % above/", custom__fillBelowTo="95 % below", custom__fillOpacity=12, **quiet,
                       displayName="95 % above"),
@@ -1340,7 +1336,7 @@ def _all_z_scores() -> Json:
         [
             _query(
                 _statistics(
-                    {"z-score": _last("z_score")}, f"{_ALL_PAIRS}\n    AND m.pair IN {farthest}", "m.pair"
+                    {"Value": _last("z_score")}, f"{_ALL_PAIRS}\n    AND m.pair IN {farthest}", "m.pair"
                 )
             )
         ],
@@ -1348,7 +1344,6 @@ def _all_z_scores() -> Json:
         thresholds=_steps(
             (None, "transparent"), (-Z_ENTRY, _BAD), (-Z_EXIT, _QUIET), (Z_EXIT, _QUIET), (Z_ENTRY, _BAD)
         ),
-        displayName=_SERIES_NAME,
         decimals=2,
         sort="desc",
         empty=_NO_PAIRS,
@@ -1357,7 +1352,7 @@ def _all_z_scores() -> Json:
 
 def _all_signals() -> Json:
     sql = _sql(f"""
-        SELECT "Time", series, argMax(position, since) AS "position"
+        SELECT "Time", series, argMax(position, since) AS "Value"
         FROM
         (
             SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since, m.pair AS series,
@@ -1428,10 +1423,9 @@ def market_dashboard() -> Json:
             "Volume",
             "Quote asset, by symbol.",
             (12, 9),
-            [_query(_bars({"volume": "sum(b.quote_volume)"}, "", series=True))],
+            [_query(_bars({"Value": "sum(b.quote_volume)"}, "", series=True))],
             _BARS,
             unit="short",
-            displayName=_SERIES_NAME,
             empty=_NO_BARS,
             maxDataPoints=120,
             calcs=("sum",),
@@ -1502,7 +1496,6 @@ def _watching(title: str, description: str, queries: list[Json], custom: Json = 
     settings: Json = {
         "interval": "5s",
         "maxDataPoints": 600,
-        "displayName": _SERIES_NAME,
         "empty": _NO_SAMPLES,
         "min": 0,
     } | more
@@ -1522,7 +1515,7 @@ def pipeline_dashboard() -> Json:
     connections = _sql("""
         SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
             s.labels['name'] AS series,
-            argMax(transform(s.labels['state'], ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS "state"
+            argMax(transform(s.labels['state'], ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS "Value"
         FROM pipeline_metrics AS s
         WHERE s.name = 'pairflow_connection' AND $__timeFilter_ms(s.time)
         GROUP BY "Time", series
@@ -1758,7 +1751,6 @@ def _outside(title: str, description: str, expr: str, **more: Any) -> Json:
         title,
         description,
         [_promql(expr, "{{instance}}")],
-        displayName="",
         empty="Prometheus has no samples. Let it scrape the flow's metrics port, PAIRFLOW_METRICS_PORT.",
         **more,
     )
