@@ -373,6 +373,8 @@ def _flush(
     if used + rows > len(out):
         clock.need = rows
         return used
+    if rows > 0:
+        state.revision += 1
     state.pending = False
     for k in range(len(timeframes)):
         index = base // timeframes[k]
