@@ -73,7 +73,7 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
         self._last_close = np.full((len(timeframes), len(symbols)), np.nan)
         self._gaps: set[tuple[str, int]] = set()
         self._pending = np.zeros(len(symbols), ohlcv.SLOT)
-        self._newest = np.full(len(timeframes), ohlcv.EMPTY, np.int64)
+        self._newest = np.full((len(timeframes), len(symbols)), ohlcv.EMPTY, np.int64)
         self._out = ohlcv.empty_bars(max(_ROOM, len(symbols)))
         if resume is not None:
             self._restore(_State(*pickle.loads(resume)))  # noqa: S301 - from the user's own recovery folder
@@ -149,7 +149,7 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 for slot in np.sort(old.slots[at[0], j], order="index"):
                     if slot["index"] != ohlcv.EMPTY:
                         self._slots[k, i, slot["index"] % ring] = slot
-        self._newest[:] = self._slots["index"].max(axis=(1, 2))
+        self._newest[:] = self._slots["index"].max(axis=2)
         if old.next_close[0] != ohlcv.EMPTY:
             self._clock["due"] = ((self._next_close + 1) * self._lengths).min() + self._lateness
         self._gaps = {(name, first) for name, first in old.gaps if name in self._names}
@@ -173,5 +173,12 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 self._gaps.discard(name)
             if change or lost:
                 ohlcv.apply_gap(
-                    symbol, change, lost, self._symbols, self._slots, self._next_close, self._lengths
+                    symbol,
+                    change,
+                    lost,
+                    self._symbols,
+                    self._slots,
+                    self._next_close,
+                    self._lengths,
+                    self._newest,
                 )

@@ -87,6 +87,7 @@ _SLOTS = types.Array(from_dtype(SLOT), 3, "C")
 _INTS = types.Array(types.int64, 1, "C")
 _FLAGS = types.Array(types.boolean, 1, "C")
 _CLOSES = types.Array(types.float64, 2, "C")
+_NEWEST = types.Array(types.int64, 2, "C")
 _BARS = types.Array(from_dtype(BAR), 1, "C")
 _TRADES = types.Array(from_dtype(TRADE), 1, "C", readonly=True)
 _CLOCKS = types.Array(from_dtype(CLOCK), 1, "C")
@@ -96,6 +97,7 @@ _SLOTS = types.Array(from_dtype(SLOT), 3, "C")
 _INTS = types.Array(types.int64, 1, "C")
 _FLAGS = types.Array(types.boolean, 1, "C")
 _CLOSES = types.Array(types.float64, 2, "C")
+_NEWEST = types.Array(types.int64, 2, "C")
 _I64, _I128 = ir.IntType(64), ir.IntType(128)
 _tuple: Any = types.Tuple  # untyped in numba
 _WORDS = _tuple((types.uint64, types.uint64))
@@ -328,7 +330,7 @@ def _emit_changed(
             for r in range(size):
                 slot = slots[k, s, r]
                 if repeat[k] and slot.changed and slot.index < next_close[k]:
-                    rows += _end_of_repeats(slots, newest[k], k, s, slot.index, next_close[k]) - slot.index
+                    rows += _end_of_repeats(slots, newest[k, s], k, s, slot.index, next_close[k]) - slot.index
         if used + rows > len(out):
             clock.need = rows
             return used
@@ -341,7 +343,7 @@ def _emit_changed(
             while index < next_close[k]:
                 slot = slots[k, s, index % size]
                 if slot.changed:
-                    stop = _end_of_repeats(slots, newest[k], k, s, index, next_close[k])
+                    stop = _end_of_repeats(slots, newest[k, s], k, s, index, next_close[k])
                     used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
                 last_close[k, s] = slot.close
                 index = _next_index(slots, k, s, index)
@@ -356,40 +358,49 @@ def _flush(
 ) -> int:  # fmt: skip
     """Merge the pending trades of one symbol, all of one shortest interval, into every timeframe.
 
-    A changed bar that leaves the ring before its turn, in a long back-fill, is emitted now: the one that
-    takes its place ends its repeats. Where there is no room, nothing is done.
+    The ring holds the intervals up to the newest of the symbol. Changed bars that a newer one pushes out, in
+    a long back-fill, are emitted now. Where there is no room for them, nothing is done.
     """
     state, part = symbols[s], pending[s]
     base = part.index * timeframes[0]
     size = slots.shape[2]
-    rows = 0
-    for k in range(len(timeframes)):
-        index = base // timeframes[k]
-        slot = slots[k, s, index % size]
-        if slot.index < index and slot.changed and repeat[k]:
-            rows += (
-                _end_of_repeats(slots, newest[k], k, s, slot.index, min(index, next_close[k])) - slot.index
-            )
-    if used + rows > len(out):
-        clock.need = rows
-        return used
-    if rows > 0:
-        state.revision += 1
+    if state.changed:
+        rows = 0
+        for k in range(len(timeframes)):
+            index = base // timeframes[k]
+            if repeat[k] and index > newest[k, s]:
+                stop = min(index, next_close[k])
+                old = _next_index(slots, k, s, EMPTY)
+                while old <= index - size:
+                    if slots[k, s, old % size].changed:
+                        rows += _end_of_repeats(slots, newest[k, s], k, s, old, stop) - old
+                    old = _next_index(slots, k, s, old)
+        if used + rows > len(out):
+            clock.need = rows
+            return used
+        if rows > 0:
+            state.revision += 1
     state.pending = False
     for k in range(len(timeframes)):
         index = base // timeframes[k]
+        if index <= newest[k, s] - size:
+            clock.too_late += 1
+            continue
         slot = slots[k, s, index % size]
         if slot.index == index:
             _merge(slot, part)
-        elif slot.index > index:
-            clock.too_late += 1
-            continue
         else:
-            if slot.changed and repeat[k]:
-                stop = _end_of_repeats(slots, newest[k], k, s, slot.index, min(index, next_close[k]))
-                used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
+            if state.changed and repeat[k] and index > newest[k, s]:
+                stop = min(index, next_close[k])
+                old = _next_index(slots, k, s, EMPTY)
+                while old <= index - size:
+                    older = slots[k, s, old % size]
+                    if older.changed:
+                        end = _end_of_repeats(slots, newest[k, s], k, s, old, stop)
+                        used = _emit_again(clock, state, older, timeframes[k], s, end, out, used)
+                    old = _next_index(slots, k, s, old)
             _start(slot, index, part)
-            newest[k] = max(newest[k], index)
+            newest[k, s] = max(newest[k, s], index)
         slot.holed = slot.holed or state.holed
         if index < next_close[k]:
             slot.changed = True
@@ -400,15 +411,17 @@ def _flush(
 
 @inlined
 def _settle_older(
-    symbols: Block, s: int, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64]
-) -> None:
+    symbols: Block, s: int, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
+    newest: NDArray[np.int64],
+) -> None:  # fmt: skip
     """Mark the bars emitted as provisional that the latest trade of their symbol has left behind."""
     state = symbols[s]
     for k in range(len(timeframes)):
         for r in range(slots.shape[2]):
             slot = slots[k, s, r]
             if (
-                slot.index != EMPTY
+                slot.index > newest[k, s] - slots.shape[2]
+                and slot.index != EMPTY
                 and slot.provisional
                 and not slot.holed
                 and slot.index < next_close[k]
@@ -470,15 +483,19 @@ def _close_due(
                     _write_repeat(out[used], index * timeframe, timeframe, s, last_close[k, s], 1, missing)
                     used += 1
             next_close[k] = index + 1
-            if newest[k] <= index and (not repeat[k] or end - index > CARRY_LIMIT):
-                next_close[k] = end  # nothing more to close: ticks are not repeated, a feed was away
+            if not repeat[k] or end - index > CARRY_LIMIT:
+                last = EMPTY
+                for s in range(len(symbols)):
+                    last = max(last, newest[k, s])
+                if last <= index:
+                    next_close[k] = end  # nothing to close: ticks are not repeated, a feed was away
     _next_due(clock, next_close, timeframes, lateness)
     return used
 
 
 @kernel(
     _tuple((types.int64, types.int64))(
-        _TRADES, types.int64, types.int64, _CLOCKS, _SYMBOLS, _PARTS, _SLOTS, _INTS, _INTS, _INTS, _FLAGS,
+        _TRADES, types.int64, types.int64, _CLOCKS, _SYMBOLS, _PARTS, _SLOTS, _INTS, _INTS, _NEWEST, _FLAGS,
         _CLOSES, types.int64, _BARS,
     ),
     allocates=False,
@@ -501,7 +518,7 @@ def add_trades(
     :arg slots: SLOT[K, N, R]: ring of R intervals per timeframe and symbol.
     :arg next_close: int64[K]: first interval not closed yet; EMPTY before the first trade.
     :arg timeframes: int64[K]: lengths in us, ascending, each a multiple of the first.
-    :arg newest: int64[K]: highest index in the slots of each timeframe.
+    :arg newest: int64[K, N]: highest index in the slots of each timeframe and symbol.
     :arg repeat: bool[K]: whether an interval without trades repeats the last close.
     :arg last_close: float64[K, N]: close of the last closed bar; NaN before the first.
     :arg lateness: us that a bar stays open after its end.
@@ -544,7 +561,7 @@ def add_trades(
         if time > state.time:
             state.time = time
             if state.gaps > 0 and not inside:
-                _settle_older(symbols, s, slots, next_close, timeframes)
+                _settle_older(symbols, s, slots, next_close, timeframes, newest)
         price, quantity = trade.price, trade.quantity
         if not state.pending:
             part.index = time // base
@@ -611,10 +628,13 @@ def add_trades(
     return len(trades) + 1, used
 
 
-@kernel(types.void(types.int64, types.int64, types.boolean, _SYMBOLS, _SLOTS, _INTS, _INTS), allocates=False)
+@kernel(
+    types.void(types.int64, types.int64, types.boolean, _SYMBOLS, _SLOTS, _INTS, _INTS, _NEWEST),
+    allocates=False,
+)
 def apply_gap(
     s: int, change: int, lost: bool, symbols: Block, slots: Block, next_close: NDArray[np.int64],
-    timeframes: NDArray[np.int64],
+    timeframes: NDArray[np.int64], newest: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Note what happened to a gap in the ids of one symbol.
 
@@ -625,20 +645,17 @@ def apply_gap(
     :arg slots: SLOT[K, N, R].
     :arg next_close: int64[K].
     :arg timeframes: int64[K].
+    :arg newest: int64[K, N].
     """
     state = symbols[s]
     state.gaps += change
     if lost:
         state.holed = True
         for k in range(len(timeframes)):
-            newest = 0
-            for r in range(1, slots.shape[2]):
-                if slots[k, s, r].index > slots[k, s, newest].index:
-                    newest = r
-            if slots[k, s, newest].index != EMPTY:
-                slots[k, s, newest].holed = True
+            if newest[k, s] != EMPTY:
+                slots[k, s, newest[k, s] % slots.shape[2]].holed = True
     if change < 0:
-        _settle_older(symbols, s, slots, next_close, timeframes)
+        _settle_older(symbols, s, slots, next_close, timeframes, newest)
 
 
 def empty_bars(rows: int) -> Block:
