@@ -27,7 +27,8 @@ SELECT w.market AS market, w.pair AS pair, w.timeframe AS timeframe, w.window AS
     argMax(s.signal, s.time) AS last_signal,
     argMaxIf(s.signal, s.time, s.signal IN ('short', 'long')) AS last_entry,
     maxIf(s.time, s.signal IN ('short', 'long')) AS entered,
-    -- Grafana looks every 10 s: a position that came and went in between is held so long that it is seen.
+    -- Grafana looks every 10 s: a position that came and went in between is held so long that it is seen. (Bars of more
+    -- than 10 s need that not: their positions last as long as a bar.)
     last_signal IN ('short', 'long') OR entered > now64(6) - INTERVAL 25 SECOND AS held,
     multiIf(NOT held, 0, last_entry = 'short', -1, 1) AS position
 FROM watched_pairs AS w
