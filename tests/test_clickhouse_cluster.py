@@ -134,13 +134,14 @@ ROWS = [
     " 100 + (number % 11) / 8, 4, 1, intDiv(number % 800, 4), intDiv(number % 800, 4),"
     " 1 + (number >= 800), 'recording' FROM numbers(1600)",
     "INSERT INTO {db}.stored_pair_metrics (market, pair, timeframe, window, method, time, z_score,"
-    " hedge_ratio, observations, version, source) SELECT 'spot', ['B/A', 'C/A', 'D/A'][number % 3 + 1], '1s',"
-    " 60, 'ols', toDateTime64('2024-08-09 12:00:00', 6, 'UTC') + intDiv(number % 600, 3), (number % 13) / 2 - 3, 2,"
+    " hedge_ratio, observations, version, source)"
+    " SELECT 'spot', ['B/A', 'C/A', 'D/A'][number % 3 + 1], '1s', 60, 'ols',"
+    " toDateTime64('2024-08-09 12:00:00', 6, 'UTC') + intDiv(number % 600, 3), (number % 13) / 2 - 3, 2,"
     " 60, 1 + (number >= 600), 'recording' FROM numbers(1200)",
-    "INSERT INTO {db}.stored_signals (market, pair, timeframe, window, method, time, signal, z_score, version,"
-    " source) SELECT 'spot', ['B/A', 'C/A', 'D/A'][number % 3 + 1], '1s', 60, 'ols',"
-    " toDateTime64('2024-08-09 12:00:00', 6, 'UTC') + number, ['short', 'exit', 'long'][number % 3 + 1], 2,"
-    " 1, 'recording' FROM numbers(20)",
+    "INSERT INTO {db}.stored_signals (market, pair, timeframe, window, method, time, signal, z_score,"
+    " version, source) SELECT 'spot', ['B/A', 'C/A', 'D/A'][number % 3 + 1], '1s', 60, 'ols',"
+    " toDateTime64('2024-08-09 12:00:00', 6, 'UTC') + number, ['short', 'exit', 'long'][number % 3 + 1],"
+    " 2, 1, 'recording' FROM numbers(20)",
     "INSERT INTO {db}.stored_gaps (market, symbol, first_id, last_id, detected, cause, repair, version)"
     " SELECT 'spot', ['A', 'B'][number % 2 + 1], number, number + 5, '2024-08-09 12:00:00', 'hole', 'rest', 1"
     " FROM numbers(6)",
@@ -202,3 +203,47 @@ def test_no_view_asks_a_shard_to_ask_all_shards(tmp_path: Path) -> None:
     made = [unreplicated(each) for each in MADE] + [row.format(db="pairflow") for row in ROWS]
     questions = [f"SELECT count() > 0 FROM (SELECT * FROM pairflow.{each})" for each in ASKED]
     assert run_chdb(tmp_path, cluster_of(2), made, questions) == ["1\n"] * len(ASKED)
+
+
+def test_a_store_of_a_cluster_makes_and_fills_it(tmp_path: Path) -> None:
+    (tmp_path / "config.xml").write_text(f"<clickhouse>{cluster_of(1)}</clickhouse>")
+    code = """
+import sys
+import clickhouse_connect
+import pyarrow as pa
+from connectors.clickhouse.store import Dsn, Store, StoreError
+from tests.test_clickhouse_cluster import unreplicated
+
+client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
+run, on_cluster = client.command, []
+
+def command(text, *more, **options):
+    on_cluster.append(" ON CLUSTER events" in text)
+    return run(unreplicated(text), *more, **options)
+
+client.command = command
+store = Store(Dsn(database="pairflow", host="server", port=8123), client, "events")
+store._migrate(create=True)
+rows = pa.table({
+    "market": ["spot"] * 3, "symbol": ["A", "B", "A"], "id": [1, 1, 2],
+    "time": pa.array([0] * 3, pa.timestamp("us")),
+})
+for _ in range(2):
+    store.insert("stored_trades", rows)
+print(store.query("SELECT count() FROM trades"), store.query("SELECT max(version) FROM schema_version"))
+print(sum(on_cluster))
+try:
+    store._migrate(create=True)  # whose tables are not replicated, without a Keeper
+except StoreError as error:
+    print(error)
+"""
+    path = f"{tmp_path}/db?config-file={tmp_path}/config.xml"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    newest = max(int(file.name[:3]) for file in SCHEMA.glob("[0-9]*_*.sql"))
+    assert done.stdout.splitlines() == [
+        f"[(3,)] [({newest},)]",
+        str(len(DDL)),
+        "the database server:8123/pairflow was made for one server: leave PAIRFLOW_CLICKHOUSE_CLUSTER empty, "
+        "or name another database",
+    ]
