@@ -17,7 +17,7 @@ RUN pip install --require-hashes --only-binary :all: -r requirements.lock
 # Owned by the user: numba finds machine code beside a source file only where it could also write it.
 COPY --chown=pairflow:pairflow kernels kernels
 USER pairflow
-RUN python -m kernels
+RUN python -m flows
 
 COPY --chown=pairflow:pairflow clickhouse clickhouse
 COPY --chown=pairflow:pairflow connectors connectors

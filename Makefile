@@ -21,7 +21,7 @@ install: .venv/installed
 	@test -n "$(PYTHON)" || { echo "pairflow needs Python 3.11 or 3.12; none was found"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m kernels
+	$(BIN)/python -m flows
 	touch $@
 
 .venv/installed-dev: requirements-dev.lock .venv/installed

@@ -1,4 +1,4 @@
-"""Compile every kernel into the cache on disk, so that no later start waits: ``python -m kernels``."""
+"""Compile every kernel into the cache on disk, so that no later start waits: ``python -m flows``."""
 
 import importlib
 import pkgutil
@@ -8,12 +8,14 @@ import time
 import kernels
 from kernels.compile import registered, warm_up
 
+_ELSEWHERE = ("continuity", "feed", "recording", "archive")  # of connectors.binance: they read bytes in bulk
+
 
 def main() -> None:
     """Compile what is not in the cache yet, and say how far it is."""
-    for module in pkgutil.iter_modules(kernels.__path__, "kernels."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    names = [module.name for module in pkgutil.iter_modules(kernels.__path__, "kernels.")]
+    for name in (*names, *(f"connectors.binance.{name}" for name in _ELSEWHERE)):
+        importlib.import_module(name)
     found = registered()
     began = time.monotonic()
     for number, kernel in enumerate(found, 1):
