@@ -406,7 +406,13 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         "frameIndex": 0,
         "sortBy": [{"displayName": name, "desc": desc} for name, desc in more.pop("sort_by", ())],
     }
-    custom = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": True}
+    custom = {
+        "align": "auto",
+        "cellOptions": {"type": "auto"},
+        "inspect": False,
+        "filterable": False,
+        "minWidth": 60,
+    }
     overrides = [_override("/.*/", noValue="–"), *more.pop("overrides", [])]
     return _panel(
         "table", title, description, size, [_query(sql, table=True)], options, custom=custom,
@@ -432,9 +438,8 @@ def _data(uid: str, newest: str, subject: str, bar_ms: str) -> Json:
                 links=[_link("Show the stored time", uid, _TO_STORED)],
                 custom__cellOptions={"type": "color-text"},
                 custom__wrapText=True,
-                custom__filterable=False,
             ),
-            _override("/^(from|to)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True}),
+            _override("/^(from|to)$/", custom__hideFrom__viz=True),
         ],
     )
     panel["options"]["showHeader"] = False
@@ -453,10 +458,8 @@ def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **m
         **({"perPage": more.pop("per_page")} if "per_page" in more else {}),
     }
     custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": more.pop("span", True)}
-    settings: Json = {
-        "color": {"mode": "thresholds"},
-        "thresholds": _steps((None, _FLAT)),
-    } | more
+    # By thresholds Grafana would show ranges of numbers instead of the mapped texts.
+    settings: Json = {"color": _fixed(_FLAT)} | more
     return _panel(
         "state-timeline", title, description, size, [_query(sql)], options, custom=custom, **settings
     )
@@ -680,6 +683,11 @@ def _position(signal: str) -> str:
     return f"transform({signal}, ['short', 'long'], [-1, 1], 0)"
 
 
+def _held(time: str) -> str:
+    """Return the times between which a state that began at `time` may hold, in the time range: SQL."""
+    return f"arrayJoin([greatest({time}, toDateTime64($__fromTime_ms, 6)), toDateTime64($__toTime_ms, 6)])"
+
+
 def _pair_now() -> Json:
     """Return the tiles that say how the pair is, at the end of the time range."""
     sql = _sql(f"""
@@ -693,8 +701,8 @@ def _pair_now() -> Json:
             {_reading("p")} AS "Cointegration",
             {_last("adf_p_value")} AS p,
             {_last("half_life")} * {_BAR_MS} / 1000 AS "Half-life",
-            argMaxOrNull(m.price_y, m.time) AS "Price of Y",
-            argMaxOrNull(m.price_x, m.time) AS "Price of X"
+            toString(argMaxOrNull(m.price_y, m.time)) AS "Price of Y",
+            toString(argMaxOrNull(m.price_x, m.time)) AS "Price of X"
         FROM pair_metrics AS m
         WHERE {_PAIR}
             AND $__timeFilter_ms(m.time)
@@ -708,7 +716,7 @@ def _pair_now() -> Json:
         (19, 4),
         sql,
         fields="/^(?!p$).*/",
-        text={"titleSize": 13, "valueSize": 22},
+        text={"titleSize": 13, "valueSize": 17},
         overrides=[
             _override("Spread is", mappings=_POSITIONS),
             _override("z-score", decimals=2, thresholds=z_steps),
@@ -795,30 +803,34 @@ def _change() -> Json:
 
 
 def _spread() -> Json:
-    band = f"{_ENTRY} * "
-    mean, deviation = _last("spread_mean"), _last("spread_std")
+    deviation = _last("spread_std")
     sql = _statistics(
         {
+            "spread less its mean": f"{_last('spread')} - {_last('spread_mean')}",
+            "entry above": f"{_ENTRY} * {deviation}",
+            "entry below": f"-{_ENTRY} * {deviation}",
             "spread": _last("spread"),
-            "mean": mean,
-            "upper band": f"{mean} + {band}{deviation}",
-            "lower band": f"{mean} - {band}{deviation}",
+            "mean": _last("spread_mean"),
         }
     )
+    band = {"color": _fixed(_QUIET), "custom__lineStyle": _DASHED}
+    right = {"custom__axisPlacement": "right", "custom__lineWidth": 1}
     return _series(
         "Spread",
-        "Y - hedge ratio * X, in units of Y's quote asset (of logarithms when the price scale is log), with its mean"
-        " over the z-score's window and the bands at which the z-score enters.",
+        "Left: the spread less its mean over the z-score's window, and the bands at which the z-score enters. Right:"
+        " the spread Y - hedge ratio * X itself and its mean, in units of Y's quote asset (of logarithms when the price"
+        " scale is log); they move with the hedge ratio.",
         (12, 9),
         [_query(sql)],
         overrides=[
-            _override("spread", color=_fixed(_Z), custom__lineWidth=2),
-            _override("mean", color=_fixed(_QUIET)),
-            _override("upper band", color=_fixed(_QUIET), custom__lineStyle=_DASHED, custom__fillBelowTo="lower band",
-                      custom__fillOpacity=8),
-            _override("lower band", color=_fixed(_QUIET), custom__lineStyle=_DASHED),
+            _override("spread less its mean", color=_fixed(_Z), custom__lineWidth=2),
+            _override("entry above", custom__fillBelowTo="entry below", custom__fillOpacity=10, **band),
+            _override("entry below", **band),
+            _override("spread", color=_fixed("light-blue"), **right),
+            _override("mean", color=_fixed(_QUIET), **right),
         ],
-    )  # fmt: skip
+        calcs=(),
+    )
 
 
 def _z_score() -> Json:
@@ -850,12 +862,12 @@ def _z_score() -> Json:
         [_query(sql), _query(marks, "B")],
         decimals=2,
         overrides=[
-            _override("z-score", color=_fixed(_Z), custom__lineWidth=2, unit="none"),
-            _override("/^-?entry$/", color=_fixed(_BAD), **hidden),
-            _override("/^-?exit$/", color=_fixed(_QUIET), **hidden),
-            _override("short", color=_fixed(_SHORT), **mark),
-            _override("long", color=_fixed(_LONG), **mark),
-            _override("flat", color=_fixed(_QUIET), **mark),
+            _override("z-score", color=_fixed(_Z), custom__lineWidth=2, displayName="z-score"),
+            *(_override(name, color=_fixed(_BAD), **hidden) for name in ("entry", "-entry")),
+            *(_override(name, color=_fixed(_QUIET), **hidden) for name in ("exit", "-exit")),
+            _override("short", color=_fixed(_SHORT), displayName="short", **mark),
+            _override("long", color=_fixed(_LONG), displayName="long", **mark),
+            _override("flat", color=_fixed(_QUIET), displayName="flat", **mark),
         ],
         calcs=(),
     )
@@ -866,12 +878,12 @@ def _pair_signals() -> Json:
         SELECT "Time", series, argMax(position, since) AS "Value"
         FROM
         (
-            SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since,
+            SELECT {_held("m.time")} AS "Time", m.time AS since,
                 concat(m.timeframe, ' × ', toString(m.window)) AS series, {_position("m.signal")} AS position
             FROM signals AS m
             WHERE m.market = ${{market:singlequote}} AND m.pair = {_LEGS} AND {_METHOD} AND m.time <= $__toTime_ms
             UNION ALL
-            SELECT toDateTime64($__fromTime_ms, 6) AS "Time", toDateTime64(0, 6) AS since,
+            SELECT {_held("toDateTime64(0, 6)")} AS "Time", toDateTime64(0, 6) AS since,
                 concat(m.timeframe, ' × ', toString(m.window)) AS series, 0 AS position
             FROM stored_latest_pair_metrics AS m
             WHERE m.market = ${{market:singlequote}} AND m.pair = {_LEGS} AND {_METHOD} AND m.timeframe != 'tick'
@@ -906,11 +918,17 @@ def _hedge_ratios() -> Json:
         (12, 9),
         [_query(by_method), _query(band, "B")],
         overrides=[
-            _override("/95 % above/", custom__fillBelowTo="95 % below", custom__fillOpacity=12, **quiet,
-                      displayName="95 % above"),
-            _override("/95 % below/", **quiet, displayName="95 % below"),
+            _override(
+                "95 % above",
+                custom__fillBelowTo="95 % below",
+                custom__fillOpacity=12,
+                displayName="95 % above",
+                **quiet,
+            ),
+            _override("95 % below", displayName="95 % below", **quiet),
         ],
-    )  # fmt: skip
+        displayName="${__field.labels.series}",  # of several queries Grafana would show the letters too
+    )
 
 
 def _scatter() -> Json:
@@ -1144,7 +1162,7 @@ def pair_dashboard() -> Json:
         _variables(pair=True),
         annotations=[
             _annotation(
-                "Signals",
+                "Entries (up to 40)",
                 "purple",
                 f"""
                 SELECT m.time AS "time", concat(m.signal, ' at z ', toString(round(m.z_score, 2))) AS "title",
@@ -1152,9 +1170,10 @@ def pair_dashboard() -> Json:
                     m.signal AS "tags"
                 FROM signals AS m
                 WHERE {_PAIR}
-                    AND $__timeFilter_ms(m.time)
-                ORDER BY m.time DESC
-                LIMIT 200
+                    AND $__timeFilter_ms(m.time) AND m.signal != 'exit'
+                    AND (SELECT count() FROM signals AS m
+                        WHERE {_PAIR} AND $__timeFilter_ms(m.time) AND m.signal != 'exit') <= 40
+                ORDER BY m.time
                 """,
                 ["Spread", "Y: ${y}", "X: ${x}"],
             ),
@@ -1192,10 +1211,8 @@ _LATEST = f"""
             LIMIT 1 BY m.pair
 """
 _NO_PAIRS = (
-    "No statistics at the end of this time range. "
-    + _UPDATE
-    + " A replay lies at its own dates: the link in the"
-    " panel Data goes there."
+    "No statistics at the end of this time range. " + _UPDATE + " A replay lies at its own dates: the link in"
+    " the panel Data goes there."
 )
 
 
@@ -1205,7 +1222,7 @@ def _market_now() -> Json:
             countIf(adf_p_value < {SIGNIFICANT}) AS "Stationary at 5 %",
             countIf(abs(z_score) > {_ENTRY} AND adf_p_value < {SIGNIFICANT}) AS "Both",
             argMaxOrNullIf(pair, abs(z_score), isFinite(z_score)) AS "Farthest out",
-            quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median correlation of returns"
+            quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median corr. of returns"
         FROM
         ({_LATEST})
     """)
@@ -1215,11 +1232,11 @@ def _market_now() -> Json:
         " PAIRFLOW_Z_ENTRY. Both: beyond entry and stationary, what a pair trader looks for.",
         (19, 4),
         sql,
-        text={"titleSize": 13, "valueSize": 24},
+        text={"titleSize": 13, "valueSize": 19},
         overrides=[
             _override("Both", thresholds=_steps((None, "text"), (1, _GOOD))),
             _override("Beyond entry", thresholds=_steps((None, "text"), (1, _WARN))),
-            _override("Median correlation of returns", decimals=2),
+            _override("Median corr. of returns", decimals=2),
         ],
     )
 
@@ -1268,7 +1285,7 @@ def _ranking() -> Json:
             _override("Half-life", unit="s", decimals=1),
             _override("Hedge ratio", decimals=5),
             _override("R²", decimals=3),
-            _override("/^(y|x)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True}),
+            _override("/^(y|x)$/", custom__hideFrom__viz=True),
         ],
     )  # fmt: skip
 
@@ -1308,7 +1325,7 @@ def _matrix(title: str, description: str, column: str) -> Json:
         color={"mode": "continuous-RdYlGr"},
         overrides=[
             _override("/^(?!Symbol).*/", custom__cellOptions={"type": "color-background", "mode": "basic"},
-                      custom__align="center", custom__filterable=False),
+                      custom__align="center"),
             _override("/^Symbol/", displayName="Symbol", custom__cellOptions={"type": "auto"}),
         ],
         transformations=[
@@ -1355,12 +1372,12 @@ def _all_signals() -> Json:
         SELECT "Time", series, argMax(position, since) AS "Value"
         FROM
         (
-            SELECT greatest(m.time, toDateTime64($__fromTime_ms, 6)) AS "Time", m.time AS since, m.pair AS series,
+            SELECT {_held("m.time")} AS "Time", m.time AS since, m.pair AS series,
                 {_position("m.signal")} AS position
             FROM signals AS m
             WHERE {_ALL_PAIRS} AND m.time <= $__toTime_ms
             UNION ALL
-            SELECT toDateTime64($__fromTime_ms, 6) AS "Time", toDateTime64(0, 6) AS since, m.pair AS series,
+            SELECT {_held("toDateTime64(0, 6)")} AS "Time", toDateTime64(0, 6) AS since, m.pair AS series,
                 0 AS position
             FROM stored_latest_pair_metrics AS m
             WHERE {_ALL_PAIRS}
@@ -1401,6 +1418,7 @@ def _movers() -> Json:
             _override("Change", unit="percent", decimals=2, thresholds=_steps((None, _BAD), (0, _GOOD)),
                       color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
             _override("Range", unit="percent", decimals=2),
+            _override("Price", decimals=4),
             _override("/Volume|Trades/", unit="short"),
             _override("Taker buys", unit="percentunit", decimals=0),
         ],
@@ -1478,7 +1496,7 @@ def _pipeline_now() -> Json:
         sql,
         empty="The flow has said nothing in the last minute: is it running? Start it with make run or make demo.",
         fields="/^(?!rate$|n$).*/",
-        text={"titleSize": 13, "valueSize": 24},
+        text={"titleSize": 13, "valueSize": 19},
         overrides=[
             _override("Trades/s", unit="short", decimals=0),
             _override("Bar end to stored", unit="s", decimals=2, thresholds=_steps((None, "text"), (LAG_SECONDS / 2, _WARN), (LAG_SECONDS, _BAD))),
@@ -1667,7 +1685,8 @@ def pipeline_dashboard() -> Json:
                 _query(_growth("process_cpu_seconds_total", "'cores'", "increase / divisor"), "B"),
             ],
             unit="bytes",
-            overrides=[_override("cores", unit="none", decimals=2, custom__axisPlacement="right")],
+            displayName="${__field.labels.series}",
+            overrides=[_override("/cores$/", unit="none", decimals=2, custom__axisPlacement="right")],
         ),
         _watching(
             "Time of an insert, by table",
@@ -1818,13 +1837,13 @@ def alerts_dashboard() -> Json:
         GROUP BY "Time"
         ORDER BY "Time"
     """)
-    hidden = _override("/^(y|x)$/", custom__hideFrom={"viz": True, "legend": True, "tooltip": True})
+    hidden = _override("/^(y|x)$/", custom__hideFrom__viz=True)
     to_pair = _override(
         "Pair", links=[_TO_PAIR], custom__cellOptions={"type": "color-text"}, color=_fixed("blue")
     )
     panels = [
         _tiles("Now", "Your own rules, and what the pipeline says.", (24, 4), now,
-               text={"titleSize": 13, "valueSize": 26},
+               text={"titleSize": 13, "valueSize": 22},
                overrides=[
                    _override("of them firing (pairs)", thresholds=_steps((None, "text"), (1, _BAD))),
                    _override("Open gaps", thresholds=_steps((None, "text"), (1, _WARN))),

@@ -252,11 +252,16 @@ class CellOptions(Strict):
     valueDisplayMode: Literal["color", "text", "hidden"] = "text"
 
 
+class HideColumn(Strict):
+    viz: bool
+
+
 class TableField(Strict):
     align: Literal["auto", "left", "center", "right"] = "auto"
     cellOptions: CellOptions = CellOptions(type="auto")
     filterable: bool = False
-    hideFrom: HideFrom | None = None
+    hideFrom: HideColumn | None = None
+    minWidth: int = 150
     inspect: bool = False
     width: int = 0
     wrapText: bool = False
@@ -508,6 +513,9 @@ def check_panel(panel: Json) -> None:
         for entry in override["properties"]:
             name = entry["id"]
             if name.startswith("custom."):
-                CUSTOM[kind].model_validate({name.removeprefix("custom."): entry["value"]})
+                value = entry["value"]
+                for part in reversed(name.split(".")[1:]):
+                    value = {part: value}
+                CUSTOM[kind].model_validate(value)
             else:
                 FieldDefaults.model_validate({name: entry["value"]})
