@@ -359,6 +359,7 @@ def _main() -> None:
         say.append(
             f"to change things, sign in: admin, {variables['GF_SECURITY_ADMIN_PASSWORD']} (shown this once)"
         )
+    say.append(f"its log: {data / 'log' / 'grafana.log'}")
     used = [receiver["type"] for receiver in receivers(os.environ)]
     say.append(
         f"alerts go to: {', '.join(used) or 'nobody; set ALERT_WEBHOOK_URL or another channel, see README'}"
