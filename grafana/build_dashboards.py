@@ -413,7 +413,12 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         "filterable": False,
         "minWidth": 60,
     }
-    overrides = [_override("/.*/", noValue="–"), *more.pop("overrides", [])]
+    overrides = [
+        _override("/.*/", noValue="–"),
+        _override("/^(At|Noticed|Started|Hour|Written)$/", custom__width=195),
+        _override("/^Pair$/", custom__width=150),
+        *more.pop("overrides", []),
+    ]
     return _panel(
         "table", title, description, size, [_query(sql, table=True)], options, custom=custom,
         overrides=overrides, **more,
@@ -950,38 +955,32 @@ def _scatter() -> Json:
         GROUP BY "Time"
         HAVING count() = 2
     """)
-    points = f'SELECT rx AS "Return of X", ry AS "Return of Y"\nFROM\n(\n{_indented(returns, 4)}\n)'
-    line = _sql(f"""
-        SELECT arrayJoin([lowest, highest]) AS "X", k * "X" + b AS "regression"
-        FROM
-        (
-            SELECT assumeNotNull(min(rx)) AS lowest, assumeNotNull(max(rx)) AS highest,
-                simpleLinearRegression(assumeNotNull(rx), assumeNotNull(ry)) AS fit, fit.1 AS k, fit.2 AS b
+    sql = _sql(f"""
+        WITH (
+            SELECT simpleLinearRegression(assumeNotNull(rx), assumeNotNull(ry))
             FROM
             (
 {_indented(returns, 16)}
             )
-            HAVING count() > 2
+        ) AS fit
+        SELECT assumeNotNull(rx) AS "Return of X", assumeNotNull(ry) AS "Return of Y",
+            fit.1 * "Return of X" + fit.2 AS "regression"
+        FROM
+        (
+{_indented(returns, 12)}
         )
+        ORDER BY "Return of X"
     """)
-
-    def chosen(frame: int, x: str, y: str) -> Json:
-        return {
-            "frame": {"matcher": {"id": "byIndex", "options": frame}},
-            "x": {"matcher": {"id": "byName", "options": x}},
-            "y": {"matcher": {"id": "byName", "options": y}},
-        }
-
     return _panel(
         "xychart",
         "Returns of Y over returns of X",
         "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
         " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
         (8, 10),
-        [_query(points, "A", table=True), _query(line, "B", table=True)],
+        [_query(sql, table=True)],
         {
-            "mapping": "manual",
-            "series": [chosen(0, "Return of X", "Return of Y"), chosen(1, "X", "regression")],
+            "mapping": "auto",
+            "series": [],
             "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
             "tooltip": {"mode": "single", "sort": "none"},
         },
@@ -1802,7 +1801,7 @@ def alerts_dashboard() -> Json:
     """)
     states = _sql("""
         SELECT if(s.firing = 1, 1, 0) AS "State", s.name AS "Rule", s.pair AS "Pair", s.timeframe AS "Timeframe",
-            s.window AS "Window", s.method AS "Method", s.metric AS "Metric", s.value AS "Value",
+            s.window AS "Window", s.method AS "Method", s.metric AS "Metric", s.value AS "Now",
             s.condition AS "Condition", s.threshold AS "Threshold", s.time AS "At",
             splitByChar('/', s.pair)[1] AS y, splitByChar('/', s.pair)[2] AS x
         FROM alert_states AS s
