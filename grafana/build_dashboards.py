@@ -1161,7 +1161,7 @@ def pair_dashboard() -> Json:
         _variables(pair=True),
         annotations=[
             _annotation(
-                "Entries (up to 40)",
+                "Entries (up to 12)",
                 "purple",
                 f"""
                 SELECT m.time AS "time", concat(m.signal, ' at z ', toString(round(m.z_score, 2))) AS "title",
@@ -1171,7 +1171,7 @@ def pair_dashboard() -> Json:
                 WHERE {_PAIR}
                     AND $__timeFilter_ms(m.time) AND m.signal != 'exit'
                     AND (SELECT count() FROM signals AS m
-                        WHERE {_PAIR} AND $__timeFilter_ms(m.time) AND m.signal != 'exit') <= 40
+                        WHERE {_PAIR} AND $__timeFilter_ms(m.time) AND m.signal != 'exit') <= 12
                 ORDER BY m.time
                 """,
                 ["Spread", "Y: ${y}", "X: ${x}"],
