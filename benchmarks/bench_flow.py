@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_flow [--trades 5000000]
 
-The recordings of USD-M futures are repeated, with ids and times shifted so that they continue, until there are
+The recordings of USD-M futures are repeated, with ids and times shifted so that they go on, until there are
 as many trades as asked for: real messages in their real rhythm, but not real history.
 """
 

@@ -116,7 +116,7 @@ def test_a_wrong_value_is_one_line_with_name_value_and_what_was_expected(
     (line,) = faults(monkeypatch, **{name: value})
     assert line.startswith(f"PAIRFLOW_{name}=")
     assert line.partition("=")[2].partition(": expected ")[0].replace(" ", "") == value
-    assert Settings.model_fields[name.lower()].description in line
+    assert str(Settings.model_fields[name.lower()].description) in line
 
 
 def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

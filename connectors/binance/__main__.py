@@ -195,8 +195,10 @@ def bars_of(trades: Block, symbols: int) -> Block:
     trades = trades[np.argsort(trades["time"], kind="stable")]
     slots = np.zeros((1, symbols, _RING), ohlcv.SLOT)
     slots["index"] = ohlcv.EMPTY
-    out, rows = ohlcv.add_trades(
+    out = ohlcv.empty_bars(2 * symbols * (len(trades) + 1))
+    _, rows = ohlcv.add_trades(
         trades,
+        0,
         int(trades["time"][-1]) + 2 * SECOND,
         np.zeros(1, ohlcv.CLOCK),
         np.zeros(symbols, ohlcv.SYMBOL),
@@ -204,10 +206,11 @@ def bars_of(trades: Block, symbols: int) -> Block:
         slots,
         np.full(1, ohlcv.EMPTY, np.int64),
         np.full(1, SECOND, np.int64),
+        np.full((1, symbols), ohlcv.EMPTY, np.int64),
         np.zeros(1, np.bool_),
         np.full((1, symbols), np.nan),
         0,
-        ohlcv.empty_bars(max(len(trades), 1)),
+        out,
     )
     return out[:rows]
 
