@@ -120,9 +120,12 @@ class Cluster:
         return made
 
     def _system_tables(self) -> str:
-        # What cluster() would read, but that function needs a right to reach any server.
+        # What cluster() would read, but that function needs a right to reach any server; and AS system.tables
+        # one to see all its columns.
         return (
-            f"CREATE TABLE IF NOT EXISTS {self.database}.{_TABLES} ON CLUSTER {self.name} AS system.tables\n"
+            f"CREATE TABLE IF NOT EXISTS {self.database}.{_TABLES} ON CLUSTER {self.name}"
+            " (database String, name String, engine String, total_rows Nullable(UInt64),"
+            " total_bytes Nullable(UInt64))\n"
             f"ENGINE = Distributed('{self.name}', 'system', 'tables')\n"
             "COMMENT 'system.tables of one server of each shard'"
         )
