@@ -16,12 +16,12 @@ RUN pip install --require-hashes --only-binary :all: -r requirements.lock
 
 # Owned by the user: numba finds machine code beside a source file only where it could also write it.
 COPY --chown=pairflow:pairflow kernels kernels
+COPY --chown=pairflow:pairflow connectors connectors
+COPY --chown=pairflow:pairflow flows flows
 USER pairflow
 RUN python -m flows
 
 COPY --chown=pairflow:pairflow clickhouse clickhouse
-COPY --chown=pairflow:pairflow connectors connectors
-COPY --chown=pairflow:pairflow flows flows
 COPY --chown=pairflow:pairflow grafana grafana
 
 VOLUME /state

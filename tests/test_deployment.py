@@ -261,7 +261,10 @@ def test_the_image_has_what_the_flow_needs_and_nothing_secret() -> None:
     assert {"flows", "connectors", "kernels", "clickhouse"} <= set(copied)
     assert "--require-hashes" in text
     assert re.search(r"^USER (?!root)\w+$", text, re.M)
-    assert text.index("USER ") < text.index("RUN python -m kernels"), "the cache is of the user that runs"
+    user, compiled = text.index("USER "), text.index("RUN python -m flows")
+    assert user < compiled, "the cache is of the user that runs"
+    for package in ("kernels", "connectors", "flows"):
+        assert text.index(f"COPY --chown=pairflow:pairflow {package} ") < compiled
 
 
 def test_the_entry_point_makes_the_recovery_state_once(tmp_path: Path) -> None:
