@@ -38,8 +38,8 @@ from connectors.clickhouse.sink import ClickHouseSink, SinkStatus
 from connectors.clickhouse.store import Store, StoreError
 from flows.bars import TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
-from flows.settings import Settings, SettingsError, load_settings, timeframe_name, without_password
-from kernels.records import GAP, METHODS, SECOND, TRADE, Rows, Trades
+from flows.settings import Settings, SettingsError, load_settings, without_password
+from kernels.records import GAP, METHODS, SECOND, TRADE, Rows, Trades, timeframe_name
 
 _KEY = "all"
 """One key holds all symbols, and one all pairs: kernels over arrays beat workers over keys."""

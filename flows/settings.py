@@ -27,7 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernels.records import METHODS, MILLISECOND, SECOND
+from kernels.records import METHODS, MILLISECOND, SECOND, timeframe_name
 
 PREFIX = "PAIRFLOW_"
 FILE = Path("pairflow.toml")
@@ -63,18 +63,6 @@ def parse_duration(text: object) -> int:
         msg = f"{text!r} is no duration"
         raise ValueError(msg)
     return round(float(match[1]) * _UNITS[match[2]])
-
-
-def timeframe_name(microseconds: int) -> str:
-    """Return the name of a timeframe: ``1s``, ``5m``, ``4h``, ``1d``, or ``tick`` for 0.
-
-    :arg microseconds: its length.
-    :returns: the name, in the largest unit that divides it.
-    """
-    if microseconds == 0:
-        return TICK
-    unit = max((u for u in ("s", "m", "h", "d") if microseconds % _UNITS[u] == 0), key=_UNITS.__getitem__)
-    return f"{microseconds // _UNITS[unit]}{unit}"
 
 
 def _split(value: object) -> object:

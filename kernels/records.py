@@ -128,6 +128,27 @@ GAP = np.dtype(
     align=True,
 )
 
+_UNITS = (
+    (86_400 * SECOND, "d"),
+    (3_600 * SECOND, "h"),
+    (60 * SECOND, "m"),
+    (SECOND, "s"),
+    (MILLISECOND, "ms"),
+)
+
+
+def timeframe_name(length: int) -> str:
+    """Name a timeframe as users write it: ``1s``, ``5m``, ``tick``.
+
+    :arg length: Length, us, a whole number of ms; 0 for tick.
+    :returns: Its name, in the largest unit that divides it.
+    """
+    if length == 0:
+        return "tick"
+    unit, letter = next((unit, letter) for unit, letter in _UNITS if length % unit == 0)
+    return f"{length // unit}{letter}"
+
+
 METHODS = ("ols", "rls", "kalman", "tls")
 """Names of the hedge ratio estimators, in the order of METRIC's ``method``."""
 

@@ -25,9 +25,9 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 
 from connectors.clickhouse import sink as sink_module
-from connectors.clickhouse.sink import ClickHouseSink, SinkStatus, _Writer, timeframe_name
+from connectors.clickhouse.sink import ClickHouseSink, SinkStatus, _Writer
 from connectors.clickhouse.store import Store, StoreBusyError, StoreError
-from kernels.records import BAR, TRADE, Block, Rows
+from kernels.records import BAR, TRADE, Block, Rows, timeframe_name
 
 RUN: dict[str, Any] = {"market": "spot", "source": "binance", "symbols": ["BTCUSDT"], "pairs": []}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import Settings, SettingsError, load_settings, parse_duration, timeframe_name
-from kernels.records import MILLISECOND, SECOND
+from flows.settings import Settings, SettingsError, load_settings, parse_duration
+from kernels.records import MILLISECOND, SECOND, timeframe_name
 
 
 @pytest.fixture(autouse=True)

@@ -37,11 +37,11 @@ from kernels.records import (
     GAP_REPAIRS,
     METHODS,
     MICROSECOND,
-    MILLISECOND,
     SECOND,
     SIGNALS,
     Block,
     Rows,
+    timeframe_name,
 )
 
 if TYPE_CHECKING:
@@ -61,27 +61,6 @@ _LAST_DELAY = 5.0
 _HURRIED_SECONDS = 5.0
 
 log = structlog.get_logger()
-
-_UNITS = (
-    (86_400 * SECOND, "d"),
-    (3_600 * SECOND, "h"),
-    (60 * SECOND, "m"),
-    (SECOND, "s"),
-    (MILLISECOND, "ms"),
-    (MICROSECOND, "us"),
-)
-
-
-def timeframe_name(length: int) -> str:
-    """Name a timeframe as users write it: ``1s``, ``5m``, ``tick``.
-
-    :arg length: Length, us; 0 for tick.
-    :returns: Its name, in the largest unit that divides it.
-    """
-    if length == 0:
-        return "tick"
-    unit, letter = next((unit, letter) for unit, letter in _UNITS if length % unit == 0)
-    return f"{length // unit}{letter}"
 
 
 class Columns:
