@@ -84,12 +84,14 @@ def _run(recording: Path, folder: Path, **settings: str) -> tuple[float, float, 
 
 def _stages(recording: Path, folder: Path) -> dict[str, float]:
     """Run the parts of the flow one after another, without the engine; return the seconds of each."""
+    import numpy as np
+
     from connectors.binance.recording import RecordingSource
     from connectors.clickhouse.sink import Columns
     from connectors.clickhouse.store import Store
     from flows.bars import TICKS, BarLogic
     from flows.pair_metrics import PairLogic, PairOptions
-    from kernels.records import Rows
+    from kernels.records import Block
 
     symbols, pairs, timeframes = (
         ["BTCUSDT", "ETHUSDT"],
@@ -104,6 +106,7 @@ def _stages(recording: Path, folder: Path) -> dict[str, float]:
         ["read, split and decode", "bars", "pair metrics and signals", "rows to columns", "insert"], 0.0
     )
     clock = time.perf_counter
+    waiting: dict[str, list[Block]] = {}
     with Store.open(f"chdb://{folder / 'stages'}", source="recording") as store:
         while True:
             t0 = clock()
@@ -116,9 +119,14 @@ def _stages(recording: Path, folder: Path) -> dict[str, float]:
             t2 = clock()
             measured, _ = metrics.on_batch(closed)
             t3 = clock()
-            rows = [Rows("trades", item.trades) for item in items if len(item.trades)]
-            rows += [*(found for found in closed if found.table != TICKS), *measured]
-            tables = [(table, columns(table, block)) for table, block in rows]
+            for item in items:
+                waiting.setdefault("trades", []).append(item.trades)
+            for table, block in (*(found for found in closed if found.table != TICKS), *measured):
+                waiting.setdefault(table, []).append(block)
+            tables = []
+            if sum(len(block) for block in waiting["trades"]) >= 100_000:  # as the sink does
+                tables = [(name, columns(name, np.concatenate(blocks))) for name, blocks in waiting.items()]
+                waiting = {}
             t4 = clock()
             for table, arrow in tables:
                 store.insert(f"stored_{table}", arrow)
