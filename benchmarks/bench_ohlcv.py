@@ -16,7 +16,6 @@ from kernels.compile import warm_up
 from kernels.records import MILLISECOND, SECOND, TRADE, Block
 
 TRADES = 1_000_000
-_RING = 16
 _TICK, _MINUTE = 100 * MILLISECOND, 60 * SECOND
 
 
@@ -35,26 +34,9 @@ def _market(gap: int) -> Block:
 
 def _ours(trades: Block, *lengths: int) -> Block:
     """Return closed bars of every length."""
-    count = len(lengths)
-    slots = np.zeros((count, 1, _RING), ohlcv.SLOT)
-    slots["index"] = ohlcv.EMPTY
+    state = ohlcv.new_bar_state(1, lengths, [length >= SECOND for length in lengths], 0)
     out = ohlcv.empty_bars(TRADES)
-    _, rows = ohlcv.add_trades(
-        trades,
-        0,
-        int(trades["time"][-1]) + 10 * _MINUTE,
-        np.zeros(1, ohlcv.CLOCK),
-        np.zeros(1, ohlcv.SYMBOL),
-        np.zeros(1, ohlcv.SLOT),
-        slots,
-        np.full(count, ohlcv.EMPTY, np.int64),
-        np.array(lengths, np.int64),
-        np.full((count, 1), ohlcv.EMPTY, np.int64),
-        np.array([length >= SECOND for length in lengths]),
-        np.full((count, 1), np.nan),
-        0,
-        out,
-    )
+    _, rows = ohlcv.add_trades(trades, 0, int(trades["time"][-1]) + 10 * _MINUTE, state, out)
     return out[:rows]
 
 

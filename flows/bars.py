@@ -12,11 +12,10 @@ that traded in an interval of 100 ms, for the pair metrics alone.
 
 import pickle
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from bytewax.operators import StatefulBatchLogic
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from connectors.telemetry import LATE_TRADES
@@ -27,22 +26,8 @@ from kernels.records import GAP_REPAIRS, MILLISECOND, Block, Rows, Trades
 TICKS = "ticks"
 TICK_INTERVAL = 100 * MILLISECOND
 
-_LEAST_RING = 16  # intervals kept per symbol, so that trades slightly out of time order find their bar
 _ROOM = 4_096  # rows a kernel call can give
 _LOST = GAP_REPAIRS.index("unavailable")
-
-
-class _State(NamedTuple):
-    """What is kept between runs."""
-
-    names: list[str]
-    lengths: NDArray[np.int64]
-    clock: Block
-    symbols: Block
-    slots: Block
-    next_close: NDArray[np.int64]
-    last_close: NDArray[np.float64]
-    gaps: set[tuple[str, int]]
 
 
 class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
@@ -61,22 +46,12 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
         """
         warm_up(ohlcv.add_trades, ohlcv.apply_gap)
         self._names = list(symbols)
-        self._lengths = np.array([length or TICK_INTERVAL for length in timeframes], np.int64)
-        self._repeat = np.array([length > 0 for length in timeframes])
-        self._lateness = lateness
-        ring = max(_LEAST_RING, 2 * (lateness // int(self._lengths[0]) + 2))
-        self._clock = np.zeros(1, ohlcv.CLOCK)
-        self._symbols = np.zeros(len(symbols), ohlcv.SYMBOL)
-        self._slots = np.zeros((len(timeframes), len(symbols), ring), ohlcv.SLOT)
-        self._slots["index"] = ohlcv.EMPTY
-        self._next_close = np.full(len(timeframes), ohlcv.EMPTY, np.int64)
-        self._last_close = np.full((len(timeframes), len(symbols)), np.nan)
+        lengths = [length or TICK_INTERVAL for length in timeframes]
+        self._bars = ohlcv.new_bar_state(len(symbols), lengths, np.array(timeframes) > 0, lateness)
         self._gaps: set[tuple[str, int]] = set()
-        self._pending = np.zeros(len(symbols), ohlcv.SLOT)
-        self._newest = np.full((len(timeframes), len(symbols)), ohlcv.EMPTY, np.int64)
         self._out = ohlcv.empty_bars(max(_ROOM, len(symbols)))
         if resume is not None:
-            self._restore(_State(*pickle.loads(resume)))  # noqa: S301 - from the user's own recovery folder
+            self._restore(*pickle.loads(resume))  # noqa: S301 - from the user's own recovery folder
 
     @override
     def on_batch(self, values: list[Trades]) -> tuple[list[Rows], bool]:
@@ -86,79 +61,57 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 self._begin_after(block.bars)
                 out.append(Rows("bars", block.bars))
             self._apply(block.gaps)
-            too_late = self._clock["too_late"][0]
+            clock = self._bars.clock[0]
+            too_late = int(clock["too_late"])
             first = 0
             while first <= len(block.trades):
-                first, rows = ohlcv.add_trades(
-                    block.trades,
-                    first,
-                    block.watermark,
-                    self._clock,
-                    self._symbols,
-                    self._pending,
-                    self._slots,
-                    self._next_close,
-                    self._lengths,
-                    self._newest,
-                    self._repeat,
-                    self._last_close,
-                    self._lateness,
-                    self._out,
-                )
+                first, rows = ohlcv.add_trades(block.trades, first, block.watermark, self._bars, self._out)
                 bars = self._out[:rows]
                 is_tick = bars["timeframe"] == TICK_INTERVAL
                 if not is_tick.all():
                     out.append(Rows("bars", bars[~is_tick]))
                 if is_tick.any():
                     out.append(Rows(TICKS, bars[is_tick]))
-                if self._clock["need"][0] > len(self._out):
-                    self._out = ohlcv.empty_bars(2 * int(self._clock["need"][0]))
-            LATE_TRADES.inc(int(self._clock["too_late"][0] - too_late))
+                if clock["need"] > len(self._out):
+                    self._out = ohlcv.empty_bars(2 * int(clock["need"]))
+            LATE_TRADES.inc(int(clock["too_late"]) - too_late)
         return out, self.RETAIN
 
     @override
     def snapshot(self) -> bytes:
         # Bytes, because the engine stores a snapshot after the next blocks have changed the arrays.
-        state = _State(
-            self._names,
-            self._lengths,
-            self._clock,
-            self._symbols,
-            self._slots,
-            self._next_close,
-            self._last_close,
-            self._gaps,
-        )
-        return pickle.dumps(tuple(state))
+        return pickle.dumps((self._names, self._bars._asdict(), self._gaps))
 
-    def _restore(self, old: _State) -> None:
-        self._clock = old.clock
-        ring = self._slots.shape[2]
-        symbols = [(i, old.names.index(name)) for i, name in enumerate(self._names) if name in old.names]
+    def _restore(self, names: list[str], old: dict[str, Any], gaps: set[tuple[str, int]]) -> None:
+        mine = self._bars
+        mine.clock[:] = old["clock"]
+        ring = mine.slots.shape[2]
+        symbols = [(i, names.index(name)) for i, name in enumerate(self._names) if name in names]
         for i, j in symbols:
-            self._symbols[i] = old.symbols[j]
-        for k, length in enumerate(self._lengths):
-            at = np.flatnonzero(old.lengths == length)
+            mine.symbols[i] = old["symbols"][j]
+        begun = old["next_close"][0] != ohlcv.EMPTY
+        for k, length in enumerate(mine.timeframes):
+            at = np.flatnonzero(old["timeframes"] == length)
             if not len(at):
-                if old.next_close[0] != ohlcv.EMPTY:
-                    self._next_close[k] = int(self._clock["watermark"][0]) // length
+                if begun:
+                    mine.next_close[k] = int(mine.clock["watermark"][0]) // length
                 continue
-            self._next_close[k] = old.next_close[at[0]]
+            mine.next_close[k] = old["next_close"][at[0]]
             for i, j in symbols:
-                self._last_close[k, i] = old.last_close[at[0], j]
-                for slot in np.sort(old.slots[at[0], j], order="index"):
+                mine.last_close[k, i] = old["last_close"][at[0], j]
+                for slot in np.sort(old["slots"][at[0], j], order="index"):
                     if slot["index"] != ohlcv.EMPTY:
-                        self._slots[k, i, slot["index"] % ring] = slot
-        self._newest[:] = self._slots["index"].max(axis=2)
-        if old.next_close[0] != ohlcv.EMPTY:
-            self._clock["due"] = ((self._next_close + 1) * self._lengths).min() + self._lateness
-        self._gaps = {(name, first) for name, first in old.gaps if name in self._names}
+                        mine.slots[k, i, slot["index"] % ring] = slot
+        mine.newest[:] = mine.slots["index"].max(axis=2)
+        if begun:
+            mine.clock["due"] = ((mine.next_close + 1) * mine.timeframes).min() + mine.lateness
+        self._gaps = {(name, first) for name, first in gaps if name in self._names}
 
     def _begin_after(self, bars: Block) -> None:
         """Let symbols that do not trade yet repeat the close of the last bar before."""
-        for k, length in enumerate(self._lengths):
+        for k, length in enumerate(self._bars.timeframes):
             mine = bars[bars["timeframe"] == length]
-            self._last_close[k, mine["symbol"]] = mine["close"]  # the last of each symbol stays
+            self._bars.last_close[k, mine["symbol"]] = mine["close"]  # the last of each symbol stays
 
     def _apply(self, gaps: Block) -> None:
         for gap in gaps:
@@ -172,13 +125,4 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
             else:
                 self._gaps.discard(name)
             if change or lost:
-                ohlcv.apply_gap(
-                    symbol,
-                    change,
-                    lost,
-                    self._symbols,
-                    self._slots,
-                    self._next_close,
-                    self._lengths,
-                    self._newest,
-                )
+                ohlcv.apply_gap(symbol, change, lost, self._bars)

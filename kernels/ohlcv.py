@@ -13,13 +13,13 @@ again, with a higher version, at the next closing of any bar, and so are the bar
 that repeat its close.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import from_dtype, types
+from numba import from_dtype, typeof, types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kernels.compile import inlined, kernel
 from kernels.records import BAR, TRADE, Block
@@ -71,6 +71,9 @@ SYMBOL = np.dtype(
 )
 
 EMPTY = -1
+_LEAST_RING = 16
+"""Intervals kept per symbol at least, so that trades slightly out of time order find their bar."""
+
 _EXACT = 2e7
 """Below it, value * 1e8 is off by less than one half: value * 1e8 * 2**-52 < 0.5."""
 
@@ -80,24 +83,6 @@ feed that was away, not a quiet market: bars go on where trades do."""
 
 _BARS = types.Array(from_dtype(BAR), 1, "C")
 _TRADES = types.Array(from_dtype(TRADE), 1, "C", readonly=True)
-_CLOCKS = types.Array(from_dtype(CLOCK), 1, "C")
-_SYMBOLS = types.Array(from_dtype(SYMBOL), 1, "C")
-_PARTS = types.Array(from_dtype(SLOT), 1, "C")
-_SLOTS = types.Array(from_dtype(SLOT), 3, "C")
-_INTS = types.Array(types.int64, 1, "C")
-_FLAGS = types.Array(types.boolean, 1, "C")
-_CLOSES = types.Array(types.float64, 2, "C")
-_NEWEST = types.Array(types.int64, 2, "C")
-_BARS = types.Array(from_dtype(BAR), 1, "C")
-_TRADES = types.Array(from_dtype(TRADE), 1, "C", readonly=True)
-_CLOCKS = types.Array(from_dtype(CLOCK), 1, "C")
-_SYMBOLS = types.Array(from_dtype(SYMBOL), 1, "C")
-_PARTS = types.Array(from_dtype(SLOT), 1, "C")
-_SLOTS = types.Array(from_dtype(SLOT), 3, "C")
-_INTS = types.Array(types.int64, 1, "C")
-_FLAGS = types.Array(types.boolean, 1, "C")
-_CLOSES = types.Array(types.float64, 2, "C")
-_NEWEST = types.Array(types.int64, 2, "C")
 _I64, _I128 = ir.IntType(64), ir.IntType(128)
 _tuple: Any = types.Tuple  # untyped in numba
 _WORDS = _tuple((types.uint64, types.uint64))
@@ -314,12 +299,10 @@ def _emit_again(
 
 
 @inlined
-def _emit_changed(
-    clock: Any, symbols: Block, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
-    newest: NDArray[np.int64], repeat: NDArray[np.bool_], last_close: NDArray[np.float64], out: Block,
-    used: int,
-) -> int:  # fmt: skip
+def _emit_changed(bars: Any, out: Block, used: int) -> int:
     """Emit every closed bar that changed since it was emitted, oldest first; stop where there is no room."""
+    clock, symbols, slots, newest = bars.clock[0], bars.symbols, bars.slots, bars.newest
+    next_close, timeframes, repeat = bars.next_close, bars.timeframes, bars.repeat
     size = slots.shape[2]
     for s in range(len(symbols)):
         state = symbols[s]
@@ -345,23 +328,21 @@ def _emit_changed(
                 if slot.changed:
                     stop = _end_of_repeats(slots, newest[k, s], k, s, index, next_close[k])
                     used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
-                last_close[k, s] = slot.close
+                bars.last_close[k, s] = slot.close
                 index = _next_index(slots, k, s, index)
     return used
 
 
 @inlined
-def _flush(
-    clock: Any, symbols: Block, s: int, pending: Block, slots: Block, next_close: NDArray[np.int64],
-    timeframes: NDArray[np.int64], newest: NDArray[np.int64], repeat: NDArray[np.bool_], out: Block,
-    used: int,
-) -> int:  # fmt: skip
+def _flush(bars: Any, s: int, out: Block, used: int) -> int:
     """Merge the pending trades of one symbol, all of one shortest interval, into every timeframe.
 
     The ring holds the intervals up to the newest of the symbol. Changed bars that a newer one pushes out, in
     a long back-fill, are emitted now. Where there is no room for them, nothing is done.
     """
-    state, part = symbols[s], pending[s]
+    clock, slots, newest = bars.clock[0], bars.slots, bars.newest
+    next_close, timeframes, repeat = bars.next_close, bars.timeframes, bars.repeat
+    state, part = bars.symbols[s], bars.pending[s]
     base = part.index * timeframes[0]
     size = slots.shape[2]
     if state.changed:
@@ -410,12 +391,10 @@ def _flush(
 
 
 @inlined
-def _settle_older(
-    symbols: Block, s: int, slots: Block, next_close: NDArray[np.int64], timeframes: NDArray[np.int64],
-    newest: NDArray[np.int64],
-) -> None:  # fmt: skip
+def _settle_older(bars: Any, s: int) -> None:
     """Mark the bars emitted as provisional that the latest trade of their symbol has left behind."""
-    state = symbols[s]
+    slots, next_close, timeframes, newest = bars.slots, bars.next_close, bars.timeframes, bars.newest
+    state = bars.symbols[s]
     for k in range(len(timeframes)):
         for r in range(slots.shape[2]):
             slot = slots[k, s, r]
@@ -432,39 +411,34 @@ def _settle_older(
 
 
 @inlined
-def _next_due(
-    clock: Any, next_close: NDArray[np.int64], timeframes: NDArray[np.int64], lateness: int
-) -> None:
+def _next_due(bars: Any) -> None:
     due = np.int64(2**62)
-    for k in range(len(timeframes)):
-        due = min(due, (next_close[k] + 1) * timeframes[k] + lateness)
-    clock.due = due
+    for k in range(len(bars.timeframes)):
+        due = min(due, (bars.next_close[k] + 1) * bars.timeframes[k] + bars.lateness)
+    bars.clock[0].due = due
 
 
 @inlined
-def _close_due(
-    clock: Any, symbols: Block, pending: Block, slots: Block, next_close: NDArray[np.int64],
-    timeframes: NDArray[np.int64], newest: NDArray[np.int64], repeat: NDArray[np.bool_],
-    last_close: NDArray[np.float64], lateness: int, out: Block, used: int,
-) -> int:  # fmt: skip
+def _close_due(bars: Any, out: Block, used: int) -> int:
     """Emit what changed, then every bar that ended more than the lateness before the watermark.
 
     Stops where there is no room, and goes on from there when called again.
     """
+    clock, symbols, slots, newest = bars.clock[0], bars.symbols, bars.slots, bars.newest
+    next_close, timeframes, repeat = bars.next_close, bars.timeframes, bars.repeat
+    last_close = bars.last_close
     for s in range(len(symbols)):
         if symbols[s].pending:
-            used = _flush(
-                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
-            )
+            used = _flush(bars, s, out, used)
             if clock.need > 0:
                 return used
-    used = _emit_changed(clock, symbols, slots, next_close, timeframes, newest, repeat, last_close, out, used)
+    used = _emit_changed(bars, out, used)
     if clock.need > 0:
         return used
     size = slots.shape[2]
     for k in range(len(timeframes)):
         timeframe = timeframes[k]
-        end = (clock.watermark - lateness) // timeframe  # bars before this one are over
+        end = (clock.watermark - bars.lateness) // timeframe  # bars before this one are over
         while next_close[k] < end:
             index = next_close[k]
             if used + len(symbols) > len(out):
@@ -489,22 +463,69 @@ def _close_due(
                     last = max(last, newest[k, s])
                 if last <= index:
                     next_close[k] = end  # nothing to close: ticks are not repeated, a feed was away
-    _next_due(clock, next_close, timeframes, lateness)
+    _next_due(bars)
     return used
 
 
-@kernel(
-    _tuple((types.int64, types.int64))(
-        _TRADES, types.int64, types.int64, _CLOCKS, _SYMBOLS, _PARTS, _SLOTS, _INTS, _INTS, _NEWEST, _FLAGS,
-        _CLOSES, types.int64, _BARS,
-    ),
-    allocates=False,
-)  # fmt: skip
-def add_trades(
-    trades: Block, first: int, watermark: int, clocks: Block, symbols: Block, pending: Block, slots: Block,
-    next_close: NDArray[np.int64], timeframes: NDArray[np.int64], newest: NDArray[np.int64],
-    repeat: NDArray[np.bool_], last_close: NDArray[np.float64], lateness: int, out: Block,
-) -> tuple[int, int]:  # fmt: skip
+class BarState(NamedTuple):
+    """Bars of N symbols in K timeframes; arrays are changed in place.
+
+    :arg clock: CLOCK[1].
+    :arg symbols: SYMBOL[N].
+    :arg pending: SLOT[N]; scratch: the trades of a block that are not yet in the slots.
+    :arg slots: SLOT[K, N, R]; ring of R intervals per timeframe and symbol.
+    :arg next_close: int64[K]; first interval not closed yet; EMPTY before the first trade.
+    :arg timeframes: int64[K]; lengths in us, ascending, each a multiple of the first.
+    :arg newest: int64[K, N]; highest index in the slots of each timeframe and symbol.
+    :arg repeat: bool[K]; whether an interval without trades repeats the last close.
+    :arg last_close: float64[K, N]; close of the last closed bar; NaN before the first.
+    :arg lateness: us that a bar stays open after its end.
+    """
+
+    clock: Block
+    symbols: Block
+    pending: Block
+    slots: Block
+    next_close: NDArray[np.int64]
+    timeframes: NDArray[np.int64]
+    newest: NDArray[np.int64]
+    repeat: NDArray[np.bool_]
+    last_close: NDArray[np.float64]
+    lateness: int
+
+
+def new_bar_state(symbols: int, timeframes: ArrayLike, repeat: ArrayLike, lateness: int) -> BarState:
+    """Return the state of symbols that have not traded.
+
+    :arg symbols: how many.
+    :arg timeframes: lengths in us, ascending, each a multiple of the first.
+    :arg repeat: for each, whether an interval without trades repeats the last close.
+    :arg lateness: us that a bar stays open after its end; the ring holds what can still change, and more.
+    """
+    lengths = np.array(timeframes, np.int64)
+    ring = max(_LEAST_RING, 2 * (lateness // int(lengths[0]) + 2))
+    slots = np.zeros((len(lengths), symbols, ring), SLOT)
+    slots["index"] = EMPTY
+    return BarState(
+        clock=np.zeros(1, CLOCK),
+        symbols=np.zeros(symbols, SYMBOL),
+        pending=np.zeros(symbols, SLOT),
+        slots=slots,
+        next_close=np.full(len(lengths), EMPTY, np.int64),
+        timeframes=lengths,
+        newest=np.full((len(lengths), symbols), EMPTY, np.int64),
+        repeat=np.array(repeat, np.bool_),
+        last_close=np.full((len(lengths), symbols), np.nan),
+        lateness=lateness,
+    )
+
+
+_type_of: Any = typeof
+_STATE = _type_of(new_bar_state(1, [1], [True], 0))
+
+
+@kernel(_tuple((types.int64, types.int64))(_TRADES, types.int64, types.int64, _STATE, _BARS), allocates=False)
+def add_trades(trades: Block, first: int, watermark: int, bars: BarState, out: Block) -> tuple[int, int]:
     """Add a block of trades and emit the bars that close or change.
 
     What is emitted depends on the sequence of trades alone, not on how it is cut into blocks.
@@ -512,21 +533,13 @@ def add_trades(
     :arg trades: TRADE block, per symbol in id order.
     :arg first: where to begin in it: 0, or what the call before returned.
     :arg watermark: event time, us, that the source vouches for after this block; 0 for none.
-    :arg clocks: CLOCK[1].
-    :arg symbols: SYMBOL[N].
-    :arg pending: SLOT[N], scratch.
-    :arg slots: SLOT[K, N, R]: ring of R intervals per timeframe and symbol.
-    :arg next_close: int64[K]: first interval not closed yet; EMPTY before the first trade.
-    :arg timeframes: int64[K]: lengths in us, ascending, each a multiple of the first.
-    :arg newest: int64[K, N]: highest index in the slots of each timeframe and symbol.
-    :arg repeat: bool[K]: whether an interval without trades repeats the last close.
-    :arg last_close: float64[K, N]: close of the last closed bar; NaN before the first.
-    :arg lateness: us that a bar stays open after its end.
+    :arg bars: what the calls before left.
     :arg out: BAR block to write to.
     :returns: where to go on, ``len(trades) + 1`` when all is done, and the rows written. When it is not done
-        the rows must be taken out, and ``clocks[0].need`` tells how many the next ones are.
+        the rows must be taken out, and ``bars.clock[0].need`` tells how many the next ones are.
     """
-    clock = clocks[0]
+    clock, symbols, pending = bars.clock[0], bars.symbols, bars.pending
+    next_close, timeframes = bars.next_close, bars.timeframes
     clock.need = 0
     base = timeframes[0]
     used = 0
@@ -539,29 +552,24 @@ def add_trades(
             clock.start = time
             for k in range(len(timeframes)):
                 next_close[k] = time // timeframes[k]
-            _next_due(clock, next_close, timeframes, lateness)
+            _next_due(bars)
         if time > clock.watermark:
             clock.watermark = time
         if clock.watermark >= clock.due:
-            used = _close_due(
-                clock, symbols, pending, slots, next_close, timeframes, newest, repeat, last_close, lateness,
-                out, used,
-            )  # fmt: skip
+            used = _close_due(bars, out, used)
             if clock.need > 0:
                 return i, used
         s = trade.symbol
         state, part = symbols[s], pending[s]
         inside = state.begin <= time < state.end
         if state.pending and not inside:
-            used = _flush(
-                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
-            )
+            used = _flush(bars, s, out, used)
             if clock.need > 0:
                 return i, used
         if time > state.time:
             state.time = time
             if state.gaps > 0 and not inside:
-                _settle_older(symbols, s, slots, next_close, timeframes, newest)
+                _settle_older(bars, s)
         price, quantity = trade.price, trade.quantity
         if not state.pending:
             part.index = time // base
@@ -611,51 +619,36 @@ def add_trades(
         )
     for s in range(len(symbols)):
         if symbols[s].pending:
-            used = _flush(
-                clock, symbols, s, pending, slots, next_close, timeframes, newest, repeat, out, used
-            )
+            used = _flush(bars, s, out, used)
             if clock.need > 0:
                 return len(trades), used
     if next_close[0] != EMPTY:
         clock.watermark = max(clock.watermark, watermark)
         if clock.watermark >= clock.due:
-            used = _close_due(
-                clock, symbols, pending, slots, next_close, timeframes, newest, repeat, last_close, lateness,
-                out, used,
-            )  # fmt: skip
+            used = _close_due(bars, out, used)
             if clock.need > 0:
                 return len(trades), used
     return len(trades) + 1, used
 
 
-@kernel(
-    types.void(types.int64, types.int64, types.boolean, _SYMBOLS, _SLOTS, _INTS, _INTS, _NEWEST),
-    allocates=False,
-)
-def apply_gap(
-    s: int, change: int, lost: bool, symbols: Block, slots: Block, next_close: NDArray[np.int64],
-    timeframes: NDArray[np.int64], newest: NDArray[np.int64],
-) -> None:  # fmt: skip
+@kernel(types.void(types.int64, types.int64, types.boolean, _STATE), allocates=False)
+def apply_gap(s: int, change: int, lost: bool, bars: BarState) -> None:
     """Note what happened to a gap in the ids of one symbol.
 
     :arg s: symbol.
     :arg change: 1 when a gap was found, -1 when it ended, 0 when only a part of it is known to be lost.
     :arg lost: trades that cannot be had: the bars around them stay provisional.
-    :arg symbols: SYMBOL[N].
-    :arg slots: SLOT[K, N, R].
-    :arg next_close: int64[K].
-    :arg timeframes: int64[K].
-    :arg newest: int64[K, N].
+    :arg bars: what the calls before left.
     """
-    state = symbols[s]
+    state, slots, newest = bars.symbols[s], bars.slots, bars.newest
     state.gaps += change
     if lost:
         state.holed = True
-        for k in range(len(timeframes)):
+        for k in range(len(bars.timeframes)):
             if newest[k, s] != EMPTY:
                 slots[k, s, newest[k, s] % slots.shape[2]].holed = True
     if change < 0:
-        _settle_older(symbols, s, slots, next_close, timeframes, newest)
+        _settle_older(bars, s)
 
 
 def empty_bars(rows: int) -> Block:

@@ -31,7 +31,6 @@ _T = TypeVar("_T")
 _PATIENCE = 15.0  # s for the exchange to answer
 _SETTLE = 2.0  # s for the exchange to finish its klines
 _CLOCK_NOTICE = 1.0  # s by which clocks may differ without a word
-_RING = 64  # intervals kept open; far more than trades are out of time order
 _COLUMNS = ("open", "high", "low", "close", "volume", "quote_volume", "trades")
 _KLINE_COLUMNS = (1, 2, 3, 4, 5, 7, 8)  # where a kline has them
 
@@ -193,25 +192,9 @@ def bars_of(trades: Block, symbols: int) -> Block:
     """
     warm_up(ohlcv.add_trades)
     trades = trades[np.argsort(trades["time"], kind="stable")]
-    slots = np.zeros((1, symbols, _RING), ohlcv.SLOT)
-    slots["index"] = ohlcv.EMPTY
     out = ohlcv.empty_bars(2 * symbols * (len(trades) + 1))
-    _, rows = ohlcv.add_trades(
-        trades,
-        0,
-        int(trades["time"][-1]) + 2 * SECOND,
-        np.zeros(1, ohlcv.CLOCK),
-        np.zeros(symbols, ohlcv.SYMBOL),
-        np.zeros(symbols, ohlcv.SLOT),
-        slots,
-        np.full(1, ohlcv.EMPTY, np.int64),
-        np.full(1, SECOND, np.int64),
-        np.full((1, symbols), ohlcv.EMPTY, np.int64),
-        np.zeros(1, np.bool_),
-        np.full((1, symbols), np.nan),
-        0,
-        out,
-    )
+    end = int(trades["time"].max(initial=0)) + 2 * SECOND
+    _, rows = ohlcv.add_trades(trades, 0, end, ohlcv.new_bar_state(symbols, [SECOND], [False], 0), out)
     return out[:rows]
 
 
