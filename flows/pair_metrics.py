@@ -32,7 +32,7 @@ from typing_extensions import override
 from flows.bars import TICKS
 from kernels.comoments import depth_needed, rebuild_pairs
 from kernels.compile import warm_up
-from kernels.panel import Panel, Rules, measure_bars, new_panel, roll_bars, roll_ticks
+from kernels.panel import Panel, Rules, measure_bars, new_panel, put_prices, roll_bars, roll_ticks
 from kernels.records import METHODS, METRIC, SIGNAL, Block, Rows
 
 REVISIONS = 128
@@ -96,6 +96,12 @@ class PairOptions:
             kalman_r=self.kalman_r,
         )
 
+    def rebuild(self, panel: Panel, steps: NDArray[np.int64]) -> None:
+        """Take the sums anew as of some observations, -1 for pairs that stay as they are."""
+        rebuild_pairs(
+            panel.values, panel.returns, steps, panel.y, panel.x, panel.windows, self.z_window, panel.state
+        )
+
     def room(self, dtype: np.dtype[np.void]) -> Block:
         """Return a block with room for the rows of an interval, or of many."""
         interval = len(self.methods) * len(self.pairs) * len(self.windows)
@@ -143,16 +149,15 @@ class _Bars:
         depth, old_depth = self._prices.shape[1], prices.shape[1]
         steps = np.arange(max(latest - min(depth, old_depth) + 1, 0), latest + 1)
         self._prices[np.ix_(rows, steps % depth)] = prices[np.ix_(old_rows, steps % old_depth)]
-        panel.values[:] = self._scaled(self._prices)
-        for step in steps[1:]:
-            self._fill_returns(step)
+        for row in rows:
+            self._put(row, steps)
         options.restore_filters(panel, rls, kalman, old)
         methods, old_methods = _matches(options.methods, old.methods)
         pairs, old_pairs = _matches(options.pairs, old.pairs)
         windows, old_windows = _matches(options.windows, old.windows)
         known = positions[np.ix_(old_methods, old_pairs, old_windows)]
         panel.positions[np.ix_(methods, pairs, windows)] = known
-        self._rebuild(self._steps(latest))
+        self._options.rebuild(self._panel, self._steps(latest))
 
     def add(self, bars: Block) -> Iterator[Rows]:
         """File bars, those of an interval one behind the other, and measure every interval."""
@@ -190,33 +195,18 @@ class _Bars:
                 bars = bars[late:]
 
     def _correct(self, step: int, symbol: int, price: float) -> None:
-        at = step % self._prices.shape[1]
-        self._prices[symbol, at] = price
-        self._panel.values[symbol, at] = self._scaled(price)
-        self._fill_returns(step)
-        if step < self._latest[0]:
-            self._fill_returns(step + 1)
+        self._prices[symbol, step % self._prices.shape[1]] = price
+        self._put(symbol, np.arange(step, min(step + 1, int(self._latest[0])) + 1))
 
-    def _fill_returns(self, step: int) -> None:
-        values = self._panel.values
-        now, before = values[:, step % values.shape[1]], values[:, (step - 1) % values.shape[1]]
-        log = self._options.rules.log_prices
-        self._panel.returns[:, step % values.shape[1]] = now - before if log else now / before - 1.0
-
-    def _scaled(self, prices: Any) -> Any:
-        return np.log(prices) if self._options.rules.log_prices else prices
+    def _put(self, symbol: int, steps: NDArray[np.int64]) -> None:
+        """Write the prices of a symbol at some intervals into the panel, too."""
+        prices = self._prices[symbol, steps % self._prices.shape[1]]
+        put_prices(self._panel, self._options.rules, np.full(len(steps), symbol), steps, prices)
 
     def _steps(self, step: int) -> NDArray[np.int64]:
         """Return the number of the observation for pairs that have both prices, -1 for the others."""
         known = np.isfinite(self._prices[:, step % self._prices.shape[1]])
         return np.where(known[self._panel.y] & known[self._panel.x], step, -1)
-
-    def _rebuild(self, steps: NDArray[np.int64]) -> None:
-        panel = self._panel
-        z_window = self._options.z_window
-        rebuild_pairs(
-            panel.values, panel.returns, steps, panel.y, panel.x, panel.windows, z_window, panel.state
-        )
 
     def _measure_again(self, changed: int, symbols: set[int]) -> Iterator[Rows]:
         """Measure from a changed interval on, the pairs of the symbols that changed."""
@@ -225,7 +215,7 @@ class _Bars:
         panel = self._panel
         self._revision += 1
         touched = np.isin(panel.y, list(symbols)) | np.isin(panel.x, list(symbols))
-        self._rebuild(np.where(touched, self._steps(changed - 1), -1))
+        self._options.rebuild(self._panel, np.where(touched, self._steps(changed - 1), -1))
         for step in range(changed, int(self._latest[0]) + 1):
             panel.steps[:] = np.where(touched, self._steps(step), -1)
             prices = np.ascontiguousarray(self._prices[:, step % self._prices.shape[1]])
@@ -273,16 +263,7 @@ class _Ticks:
                 panel.values[2 * pair + leg, kept % depth] = prices
                 steps = np.diff(prices) if options.log_prices else prices[1:] / prices[:-1] - 1.0
                 panel.returns[2 * pair + leg, kept[1:] % depth] = steps
-        rebuild_pairs(
-            panel.values,
-            panel.returns,
-            self._counts,
-            panel.y,
-            panel.x,
-            panel.windows,
-            options.z_window,
-            panel.state,
-        )
+        options.rebuild(panel, self._counts)
 
     def add(self, ticks: Block) -> Iterator[Rows]:
         """Take the last prices of each interval and measure the pairs that moved."""
@@ -313,7 +294,7 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
         :arg options: the pairs, and what to compute.
         :arg timeframes: lengths in us; 0 is tick.
         """
-        warm_up(roll_bars, roll_ticks, measure_bars, rebuild_pairs)
+        warm_up(roll_bars, roll_ticks, measure_bars, put_prices, rebuild_pairs)
         self._parts: dict[int, _Bars | _Ticks] = {
             length: _Bars(options, length) if length else _Ticks(options) for length in timeframes
         }

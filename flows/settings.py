@@ -27,14 +27,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernels.records import METHODS, MILLISECOND, SECOND, timeframe_name
+from kernels.records import METHODS, MILLISECOND, SECOND, UNITS, timeframe_name
 
 PREFIX = "PAIRFLOW_"
 FILE = Path("pairflow.toml")
 TICK = "tick"
 
-_UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
-_DAY = 86400 * SECOND
+_DAY = UNITS["d"]
 _MOST_SYMBOLS = 1_000
 _LONGEST_WINDOW = 100_000
 
@@ -58,11 +57,11 @@ def parse_duration(text: object) -> int:
     :returns: microseconds.
     :raises ValueError: when the text is no duration.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)", str(text).strip())
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({'|'.join(UNITS)})", str(text).strip())
     if match is None:
         msg = f"{text!r} is no duration"
         raise ValueError(msg)
-    return round(float(match[1]) * _UNITS[match[2]])
+    return round(float(match[1]) * UNITS[match[2]])
 
 
 def _split(value: object) -> object:

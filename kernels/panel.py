@@ -169,6 +169,36 @@ _MEASURES = (update_pairs, update_rls, update_kalman, update_tls)
 
 
 @inlined
+def _put(panel: Any, rules: Any, row: int, step: int, price: float) -> None:
+    """Write one price, and its return from the observation before, into the rings."""
+    depth = panel.values.shape[1]
+    value = np.log(price) if rules.log_prices else price
+    earlier = panel.values[row, (step - 1) % depth]
+    panel.values[row, step % depth] = value
+    panel.returns[row, step % depth] = value - earlier if rules.log_prices else value / earlier - 1.0
+
+
+@kernel(types.void(_PANEL, _RULES, _INTS, _INTS, _FLOATS))
+def put_prices(
+    panel: Panel,
+    rules: Rules,
+    rows: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    prices: NDArray[np.float64],
+) -> None:
+    """Write prices, and their returns from the observations before them, into the rings of a panel.
+
+    :arg panel: with the observations before.
+    :arg rules: of the run.
+    :arg rows: int64[n]; rows of the rings.
+    :arg steps: int64[n]; numbers of the observations, ascending for each row.
+    :arg prices: float64[n]; as traded.
+    """
+    for i in range(len(rows)):
+        _put(panel, rules, rows[i], steps[i], prices[i])
+
+
+@inlined
 def _measure(panel: Any, rules: Any, revised: bool) -> None:
     """Roll the pairs of `steps` on, by every method; filters cannot take an observation back."""
     update_pairs(
@@ -318,16 +348,12 @@ def roll_bars(
                 panel.returns[row, gone % depth] = np.nan
         latest[0] = step
         version = min(bars[i].version, 1)
-        at, before = step % depth, (step - 1) % depth
         now[:] = np.nan
         while i < len(bars) and bars[i].open_time // timeframe == step:
             row, price = bars[i].symbol, bars[i].close
-            value = np.log(price) if rules.log_prices else price
-            earlier = panel.values[row, before]
             now[row] = price
-            prices[row, at] = price
-            panel.values[row, at] = value
-            panel.returns[row, at] = value - earlier if rules.log_prices else value / earlier - 1.0
+            prices[row, step % depth] = price
+            _put(panel, rules, row, step, price)
             i += 1
         for p in range(len(panel.steps)):
             known = np.isfinite(now[panel.y[p]]) and np.isfinite(now[panel.x[p]])
@@ -389,7 +415,6 @@ def roll_ticks(
     :arg out: METRIC block with room for at least one interval, M * P * W rows.
     :returns: ticks taken and rows written. Call again with the rest where it is not all.
     """
-    depth = panel.values.shape[1]
     interval = len(panel.methods) * len(panel.steps) * len(panel.windows)
     used = i = 0
     y, x = legs[:, 0], legs[:, 1]
@@ -406,13 +431,8 @@ def roll_ticks(
                 continue
             counts[p] += 1
             panel.steps[p] = counts[p]
-            at, before = counts[p] % depth, (counts[p] - 1) % depth
             for leg in range(2):
-                price, row = last[legs[p, leg]], 2 * p + leg
-                value = np.log(price) if rules.log_prices else price
-                earlier = panel.values[row, before]
-                panel.values[row, at] = value
-                panel.returns[row, at] = value - earlier if rules.log_prices else value / earlier - 1.0
+                _put(panel, rules, 2 * p + leg, counts[p], last[legs[p, leg]])
         _measure(panel, rules, False)
         for m in range(len(panel.methods)):
             used = _write(panel, m, time, 1, last, y, x, out, used)

@@ -128,24 +128,26 @@ GAP = np.dtype(
     align=True,
 )
 
-_UNITS = (
-    (86_400 * SECOND, "d"),
-    (3_600 * SECOND, "h"),
-    (60 * SECOND, "m"),
-    (SECOND, "s"),
-    (MILLISECOND, "ms"),
-)
+UNITS = {
+    "d": 86_400 * SECOND,
+    "h": 3_600 * SECOND,
+    "m": 60 * SECOND,
+    "s": SECOND,
+    "ms": MILLISECOND,
+    "us": MICROSECOND,
+}
+"""Units of duration as users write them, the largest first, us."""
 
 
 def timeframe_name(length: int) -> str:
     """Name a timeframe as users write it: ``1s``, ``5m``, ``tick``.
 
-    :arg length: Length, us, a whole number of ms; 0 for tick.
+    :arg length: Length, us; 0 for tick.
     :returns: Its name, in the largest unit that divides it.
     """
     if length == 0:
         return "tick"
-    unit, letter = next((unit, letter) for unit, letter in _UNITS if length % unit == 0)
+    letter, unit = next((letter, unit) for letter, unit in UNITS.items() if length % unit == 0)
     return f"{length // unit}{letter}"
 
 
