@@ -6,19 +6,26 @@ A variable wins over the file. In the file the keys are the same, in lower case 
 source = "binance"
 symbols = ["BTCUSDT", "ETHUSDT"]
 z_entry = 2.5
+
+[[alert_rules]]
+pair = "ETHUSDT/BTCUSDT"
+metric = "correlation"
+condition = "<"
+threshold = 0.5
 ```
 """
 
 import difflib
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,11 +34,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernels.records import METHODS, MILLISECOND, SECOND, UNITS, timeframe_name
+from kernels.records import METHODS, METRIC, MILLISECOND, SECOND, UNITS, timeframe_name
 
 PREFIX = "PAIRFLOW_"
 FILE = Path("pairflow.toml")
 TICK = "tick"
+
+STATISTICS = tuple(name for name in METRIC.names or () if METRIC[name].kind == "f")
+"""What an alert rule may watch: every statistic of ``pair_metrics``."""
 
 _DAY = UNITS["d"]
 _MOST_SYMBOLS = 1_000
@@ -102,9 +112,35 @@ def _lag(value: object) -> object:
     return {"aic": -1, "bic": -2}.get(value, value) if isinstance(value, str) else value
 
 
+def _rules(value: object) -> object:
+    if isinstance(value, str):
+        value = json.loads(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_upper)]
 _Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Duration = Annotated[int, BeforeValidator(_duration)]
+
+
+class AlertRule(BaseModel):
+    """An alert rule of the user's, as a row of ``alert_rules``; what is left out is as there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    name: str = Field("", description="text, the alert's name")
+    pair: str = Field("", description="a pair that is watched, as ETHUSDT/BTCUSDT; left out: every pair")
+    timeframe: str = Field("", description="a timeframe of this run, as 1m; left out: every timeframe")
+    window: int = Field(0, ge=0, description="a window of this run, as 60; left out: every window")
+    method: str = Field("", description="a method of this run, as ols; left out: every method")
+    metric: Literal[*STATISTICS] = Field("z_score", description=f"one of {', '.join(STATISTICS)}")  # type: ignore[valid-type]
+    condition: Literal[">", ">=", "<", "<=", "abs >", "abs >=", "abs <", "abs <="] = Field(
+        "abs >", description="one of >, >=, <, <=, abs >, abs >=, abs <, abs <="
+    )
+    threshold: float = Field(2.0, description="a number, in units of the metric, as 2.5")
+    for_seconds: int = Field(0, ge=0, le=3600, description="whole seconds up to 3600, as 30")
+    enabled: bool = Field(True, description="true or false")
+    note: str = Field("", description="text")
 
 
 class Settings(BaseSettings):
@@ -207,6 +243,11 @@ class Settings(BaseSettings):
         "127.0.0.1",
         min_length=1,
         description="the address to listen on for Prometheus, as 127.0.0.1, or 0.0.0.0 for all",
+    )
+    alert_rules: Annotated[tuple[AlertRule, ...], NoDecode, BeforeValidator(_rules)] = Field(
+        (),
+        description='a list of rules in JSON, as [{"metric": "z_score", "condition": ">", "threshold": 2.5}],'
+        f" or [[alert_rules]] tables in {FILE}",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="debug, info, warning or error"
@@ -323,6 +364,30 @@ def _cross_faults(settings: Settings) -> dict[str, object]:
     return faults
 
 
+def _rule_faults(settings: Settings) -> Iterator[str]:
+    """Name the rules that would wait for ever for what this run does not compute."""
+    known: dict[str, set[object]] = {
+        "pair": set(settings.pair_names),
+        "timeframe": {timeframe_name(length) for length in settings.timeframes},
+        "window": set(settings.windows),
+        "method": set(settings.methods),
+    }
+    for number, rule in enumerate(settings.alert_rules, 1):
+        for name, values in known.items():
+            value = getattr(rule, name)
+            if value and value not in values:
+                yield _rule_fault(number, name, value)
+
+
+def _rule_fault(number: int, name: str, value: object) -> str:
+    fields = AlertRule.model_fields
+    if name not in fields:
+        close = difflib.get_close_matches(name, fields, 1)
+        hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(fields)}"
+        return f"alert_rules, rule {number}: {name}: no such field; {hint}"
+    return f"alert_rules, rule {number}: {name}={value!r}: expected {fields[name].description}"
+
+
 def _unknown(environment: Mapping[str, str]) -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     lines = []
@@ -345,10 +410,13 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
         named = _cross_faults(settings)
+        faults.extend(_rule_faults(settings))
     except ValidationError as error:
         for fault in error.errors():
             name = str(fault["loc"][0]) if fault["loc"] else ""
-            if fault["type"] == "extra_forbidden":
+            if name == "alert_rules" and len(fault["loc"]) > 2:
+                faults.append(_rule_fault(int(fault["loc"][1]) + 1, str(fault["loc"][2]), fault["input"]))
+            elif fault["type"] == "extra_forbidden":
                 close = difflib.get_close_matches(name, Settings.model_fields, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 faults.append(f"{name} in {FILE}: no such setting{hint}")

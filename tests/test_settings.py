@@ -162,3 +162,48 @@ def test_durations_are_read(text: str, length: int) -> None:
 def test_a_timeframe_has_one_name(name: str) -> None:
     length = 0 if name == "tick" else parse_duration(name)
     assert timeframe_name(length) == name
+
+
+def test_alert_rules_come_as_json_or_as_tables_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rule = (
+        '[{"metric": "z_score", "condition": ">", "threshold": 2, "pair": "ETHUSDT/BTCUSDT", "window": 60}]'
+    )
+    monkeypatch.setenv("PAIRFLOW_ALERT_RULES", rule)
+    by_variable = load_settings().alert_rules
+    monkeypatch.delenv("PAIRFLOW_ALERT_RULES")
+    lines = [
+        "metric = 'z_score'",
+        "condition = '>'",
+        "threshold = 2",
+        "pair = 'ETHUSDT/BTCUSDT'",
+        "window = 60",
+    ]
+    (tmp_path / "pairflow.toml").write_text("\n".join(["[[alert_rules]]", *lines]))
+    assert load_settings().alert_rules == by_variable
+    assert (by_variable[0].condition, by_variable[0].threshold, by_variable[0].timeframe) == (">", 2.0, "")
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ("nonsense", "PAIRFLOW_ALERT_RULES=nonsense: expected a list of rules in JSON"),
+        ('{"metric": "z_score"}', "expected a list of rules in JSON"),
+        ('[{}, {"metric": "zscore"}]', "alert_rules, rule 2: metric='zscore': expected one of price_y"),
+        ('[{"treshold": 2}]', "alert_rules, rule 1: treshold: no such field; did you mean threshold?"),
+        ('[{"threshold": "2"}]', "alert_rules, rule 1: threshold='2': expected a number"),
+        ('[{"threshold": NaN}]', "alert_rules, rule 1: threshold=nan: expected a number"),
+        ('[{"pair": "BTCUSDT/ETHUSDT"}]', "rule 1: pair='BTCUSDT/ETHUSDT': expected a pair that is watched"),
+        ('[{"timeframe": "2m"}]', "rule 1: timeframe='2m': expected a timeframe of this run"),
+        ('[{"window": 61}]', "rule 1: window=61: expected a window of this run"),
+        ('[{"method": "rls"}]', "rule 1: method='rls': expected a method of this run"),
+        ('[{"for_seconds": 3601}]', "rule 1: for_seconds=3601: expected whole seconds up to 3600"),
+    ],
+)
+def test_a_rule_that_could_never_fire_is_named(
+    monkeypatch: pytest.MonkeyPatch, rules: str, words: str
+) -> None:
+    found = faults(monkeypatch, ALERT_RULES=rules)
+    assert len(found) == 1
+    assert words in found[0]
