@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from connectors.binance.rest import PAGE, RestClient, RestError, UnavailableError, WeightBudget
 from kernels.records import Block
@@ -223,6 +224,48 @@ def test_what_no_host_serves_without_a_key_is_unavailable() -> None:
 
     run([host], work, "usdm")
     assert len(host.requests) == 1
+
+
+def test_futures_trades_are_asked_for_by_the_page_and_weight_of_futures() -> None:
+    host = Host(trade_rows)
+
+    async def work(rest: RestClient) -> int:
+        block = await rest.trades("BTCUSDT", 100)
+        assert rest.budget.used == 200
+        return len(block)
+
+    assert run([host], work, "usdm") == 500
+
+
+def test_a_host_that_bars_this_address_is_left_alone_longer_each_time_and_it_is_said_once() -> None:
+    clock = [1_000.0]
+    hosts = [Host(web.Response(text="<html>", status=status)) for status in (403, 451)]
+
+    async def work(rest: RestClient) -> list[int]:
+        asked = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await rest.time()
+        asked.append(rest.requests)
+        for _ in range(12):
+            clock[0] += 60
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.7):
+                    await rest.time()
+            asked.append(rest.requests)
+        hosts[0].answers = [OK]
+        clock[0] += 120
+        assert await rest.time() == 1_700_000_000_123_456
+        return asked
+
+    with capture_logs() as logs:
+        asked = run(hosts, work, clock=lambda: clock[0])
+    assert asked[0] == 2  # nothing is asked of a barred host, however often a caller asks
+    assert asked[-1] - asked[-5] == 4  # every two minutes, at last
+    warnings = [log["event"] for log in logs if log["log_level"] == "warning"]
+    assert len(warnings) == 1
+    assert "403" in warnings[0] or "451" in warnings[0]
+    assert "PAIRFLOW_REST_URL" in warnings[0]
 
 
 def test_symbols_are_told_from_unknown_ones() -> None:

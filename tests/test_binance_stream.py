@@ -432,10 +432,13 @@ def test_what_cannot_be_had_without_a_key_is_given_up_and_life_goes_on(
 ) -> None:
     reader = start(exchange, readers, ["AAAUSDT"], market="usdm")
     reader.until(connected(exchange))
-    exchange.trade("AAAUSDT", 1, 2, 5)
-    exchange.trade("AAAUSDT", 6, 8)
-    reader.wait_for(1, 2, 5, 6, 8)
-    reader.until(lambda: not reader.status.open_gaps)
+    with capture_logs() as logs:
+        exchange.trade("AAAUSDT", 1, 2, 5)
+        exchange.trade("AAAUSDT", 6, 8)
+        reader.wait_for(1, 2, 5, 6, 8)
+        reader.until(lambda: not reader.status.open_gaps)
+    (reason,) = [log["reason"] for log in logs if log["log_level"] == "warning"]  # once, not for each gap
+    assert "PAIRFLOW_STREAM=aggTrade" in reason
     assert [gap for gap in reader.gaps() if gap[3] != "open"] == [
         (3, 4, "hole", "unavailable", 0),
         (7, 7, "hole", "unavailable", 0),

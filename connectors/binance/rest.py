@@ -31,6 +31,10 @@ _T = TypeVar("_T")
 PAGE: Final = 1000
 """Most trades or klines that one request returns."""
 
+_SHORTEST_BAR: Final = 0.5  # s that a host is left alone after it barred this address, doubling
+_LONGEST_BAR: Final = 120.0
+_BARRED_NOTICE: Final = 5  # answers of 403 or 451 in a row after which it is said: fewer may be a mishap
+
 
 @dataclass(frozen=True)
 class _Api:
@@ -40,6 +44,7 @@ class _Api:
     weight_limit: int  # per minute and IP
     weights: Mapping[str, int]
     microseconds: bool
+    trades_page: int = PAGE  # most rows of historicalTrades
 
 
 _APIS: Final = {
@@ -52,8 +57,9 @@ _APIS: Final = {
     "usdm": _Api(
         "/fapi/v1",
         2400,
-        {"aggTrades": 20, "historicalTrades": 20, "klines": 5, "exchangeInfo": 1, "time": 1},
+        {"aggTrades": 20, "historicalTrades": 200, "klines": 5, "exchangeInfo": 1, "time": 1},
         microseconds=False,
+        trades_page=500,
     ),
 }
 
@@ -146,6 +152,8 @@ class RestClient:
         self._clock = clock
         self._current = 0
         self._refused: set[tuple[str, str]] = set()
+        self._barred: dict[str, tuple[float, float]] = {}  # host: until when it is left alone, and how long
+        self._bars = 0  # answers of 403 or 451 since the last good one
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -181,6 +189,7 @@ class RestClient:
         :raises RestError: If the exchange knows no such symbol.
         """
         path = "aggTrades" if aggregate else "historicalTrades"
+        limit = limit if aggregate else min(limit, self._api.trades_page)
         params = {"symbol": symbol, "fromId": str(from_id), "limit": str(limit)}
         return await self._get(path, params, lambda rows: _trades(rows, aggregate=aggregate))
 
@@ -228,8 +237,12 @@ class RestClient:
             hosts = [url for url in self._in_turn() if (url, path) not in self._refused]
             if not hosts:
                 msg = f"none of {', '.join(self.endpoints)} serves {path} without a key"
+                if path == "historicalTrades":
+                    msg += "; aggregate trades need none, and their bars are equal: PAIRFLOW_STREAM=aggTrade"
                 raise UnavailableError(msg)
             for host in hosts:
+                if self._clock() < self._barred.get(host, (0.0, 0.0))[0]:
+                    continue
                 while delay := self.budget.delay(self._api.weights[path], self._clock()):
                     self.waits_until = self._clock() + delay
                     await asyncio.sleep(delay)
@@ -242,6 +255,8 @@ class RestClient:
                     self._fail(host, path, f"an answer of no sense, {error!r}")
                     continue
                 self._current = self.endpoints.index(host)
+                self._barred.pop(host, None)
+                self._bars = 0
                 return answer
             await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311
             backoff = min(backoff * 2, 30.0)
@@ -272,6 +287,9 @@ class RestClient:
             self.budget.pause(wait, now)
             _LOG.warning("the exchange asks for a pause", host=host, status=status, seconds=wait)
             return None
+        if status in (403, 451):
+            self._bar(host, status, now)
+            return None
         # A missing key, or a path that this host does not have: the host will never answer this.
         if status in (401, 404) or code in (-2014, -2015, -1002):
             self._refused.add((host, path))
@@ -280,6 +298,19 @@ class RestClient:
             msg = f"{host} refused {path} {dict(params)}: {message} ({code})"
             raise RestError(msg)
         return None
+
+    def _bar(self, host: str, status: int, now: float) -> None:
+        """Leave a host alone for a while, longer each time: its firewall counts on."""
+        length = min(2 * self._barred.get(host, (0.0, _SHORTEST_BAR / 2))[1], _LONGEST_BAR)
+        self._barred[host] = now + length, length
+        self._bars += 1
+        if self._bars == max(_BARRED_NOTICE, len(self.endpoints)):
+            _LOG.warning(
+                f"Binance's REST refuses this address (HTTP {status} of {host}: its firewall, or a region it "
+                "does not serve): missed trades cannot be fetched until it relents; trying on, every "
+                f"{_LONGEST_BAR:.0f} s at last. Send fewer requests from this address, use another network, "
+                "or name hosts that answer: PAIRFLOW_REST_URL"
+            )
 
     def _fail(self, host: str, path: str, problem: str) -> None:
         self.failures += 1

@@ -47,6 +47,7 @@ from connectors.binance.feed import (
     default_endpoints,
     now_us,
 )
+from connectors.binance.rest import UnavailableError
 from kernels.decode import TradeDecoder
 from kernels.records import SECOND, TRADE, Block, Trades
 
@@ -156,6 +157,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         self._unverified: NDArray[np.bool_] = self._continuity.last != NONE
         """Symbols of which trades may have been missed without a trace so far."""
         self._pursuits: dict[int, _Pursuit] = {}
+        self._told_unavailable: set[int] = set()
+        """Symbols (NONE for all) of which it was said why trades cannot be had."""
         self._told_impatient = False
         self._answered = 0.0
         """When REST last answered, monotonic s."""
@@ -384,7 +387,14 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         if page.first > last + 1:
             pass  # the ids have started again since; what was asked is of no use
         elif page.error is not None:
-            _LOG.debug("trades cannot be had", symbol=self._symbols[symbol], reason=str(page.error))
+            about = NONE if isinstance(page.error, UnavailableError) else symbol
+            if about not in self._told_unavailable:
+                self._told_unavailable.add(about)
+                _LOG.warning(
+                    "missed trades cannot be fetched: their gap is unavailable",
+                    symbol=self._symbols[symbol],
+                    reason=str(page.error),
+                )
             if missing:
                 self._give_up(symbol, *missing[0], out)
         elif len(page.trades) and page.trades["id"][-1] > last:

@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         default=default.life,
         help="seconds that a connection lives (default %(default)s)",
     )
+    add("--rest-latency", type=float, default=0.0, help="seconds that REST takes to answer (default 0)")
     add("--exit-with-parent", action="store_true", help="end when standard input closes")
     return parser
 
@@ -125,6 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
             faults=tuple(fault_of(orjson.loads(text)) for text in options.fault),
             fault_seed=options.faults,
             life=options.life,
+            rest_latency=options.rest_latency,
         )
         asyncio.run(_serve(Simulator(config), options.exit_with_parent))
     except (ValueError, OverflowError) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -93,6 +94,8 @@ class Rest:
     :arg now: the exchange's time, us.
     :arg published: exchange time, us, up to which trades exist.
     :arg weight_limit: request weight per minute; None: the market's own.
+    :arg latency: real seconds that each answer takes beyond its own work.
+    :arg hits: counts the requests that each kind of fault hit.
     """
 
     def __init__(
@@ -104,9 +107,12 @@ class Rest:
         now: Callable[[], int],
         published: Callable[[], int],
         weight_limit: int | None,
+        latency: float,
+        hits: Counter[str],
     ) -> None:
         self._market, self._klines, self._index, self._status = market, klines, listed, status
         self._now, self._published = now, published
+        self._latency, self._hits = latency, hits
         self._text = Text(market)
         self._api = _APIS[market.name]
         self._weight_limit = weight_limit or self._api.weight_limit
@@ -138,6 +144,8 @@ class Rest:
             return web.Response(status=404, text="")
         short = None
         headers: dict[str, str] = {}
+        if self._latency:
+            await asyncio.sleep(self._latency)
         try:
             self._charge(endpoint, request.query, headers)
             for fault in self._hit(name):
@@ -163,6 +171,7 @@ class Rest:
             if fault.endpoint in (None, endpoint) and left[0] > 0:
                 left[0] -= 1
                 hit.append(fault)
+                self._hits[f"error {fault.value:.0f}" if fault.kind == "error" else fault.kind] += 1
         self._faults = [(f, left) for f, left in self._faults if left[0] > 0]
         return hit
 

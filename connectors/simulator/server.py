@@ -9,7 +9,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -101,6 +101,7 @@ class Config:
     :arg life: real seconds that a connection lives.
     :arg connect_limit: WebSocket connection attempts per five minutes.
     :arg weight_limit: request weight per minute; None: the market's own (6,000 spot, 2,400 USD-M).
+    :arg rest_latency: real seconds that each REST answer takes beyond its own work.
     """
 
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT")
@@ -123,6 +124,7 @@ class Config:
     life: float = 86_400.0
     connect_limit: int = 300
     weight_limit: int | None = None
+    rest_latency: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("speed", "ping_interval", "pong_timeout", "life"):
@@ -132,9 +134,10 @@ class Config:
         if self.seed < 0:
             msg = f"seed {self.seed}: expected 0 or more"
             raise ValueError(msg)
-        if self.history < 0:
-            msg = f"history {self.history}: expected seconds, 0 or more"
-            raise ValueError(msg)
+        for name in ("history", "rest_latency"):
+            if not getattr(self, name) >= 0:
+                msg = f"{name} {getattr(self, name)}: expected seconds, 0 or more"
+                raise ValueError(msg)
 
 
 class Simulator:
@@ -148,6 +151,8 @@ class Simulator:
     :ivar url: base of REST, such as ``http://127.0.0.1:8080``.
     :ivar ws_url: base of the streams, such as ``ws://127.0.0.1:8080``.
     :ivar market: what is traded.
+    :ivar hits: how often each kind of fault hit: connections, handshakes, REST requests (those of `error` by
+        status: ``error 429``), or the exchange as a whole.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -185,7 +190,10 @@ class Simulator:
             self.now,
             lambda: self._sent,
             config.weight_limit,
+            config.rest_latency,
+            self.hits,
         )
+        self.hits: Counter[str] = Counter()
         self._connections: dict[Connection, None] = {}
         self._numbers = itertools.count()
         self._attempts: deque[float] = deque()
@@ -463,6 +471,7 @@ class Simulator:
         if len(self._attempts) > limit:
             text = f"Too many connection attempts from IP; current limit is {limit} per '5 MINUTE'."
             return refusal(ApiError(-1034, text, 429, CONNECT_WINDOW))
+        self.hits["hang"] += self._hanging > 0
         while self._hanging:
             await asyncio.sleep(0.05)
         try:
@@ -523,6 +532,7 @@ class Simulator:
         elif connection.pings and now - min(connection.pings.values()) > self.config.pong_timeout:
             self._end(connection, POLICY, b"Pong timeout")
         elif now - connection.opened > self.config.life:
+            self.hits["expire"] += 1
             self._end(connection, POLICY, b"disconnected")
         elif not connection.ending and now - connection.opened > self.config.life - self._notice:
             self._announce_end(connection)
@@ -587,6 +597,8 @@ class Simulator:
 
     def _apply(self, fault: Fault) -> None:
         self._applied.append(fault)
+        if fault.kind not in CONNECTION_KINDS | REST_KINDS | {"hang"}:
+            self.hits[fault.kind] += 1
         if fault.kind in CONNECTION_KINDS:
             for connection in list(self._connections):
                 if fault.connection in (None, connection.number):
@@ -617,6 +629,7 @@ class Simulator:
 
     def _apply_to(self, connection: Connection, fault: Fault) -> None:
         now = time.monotonic()
+        self.hits[fault.kind] += 1
         if fault.kind == "abort":
             connection.transport.abort()
         elif fault.kind == "expire":

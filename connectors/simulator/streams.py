@@ -120,6 +120,9 @@ class Connection:
 
     def release(self, now: float) -> None:
         """Send what was held back and is due."""
+        if self.transport.is_closing():
+            self.waiting.clear()
+            self.waiting_size = 0
         while self.waiting and self.waiting[0][0] <= now and not self.silent:
             part = self.waiting.popleft()[1]
             self.waiting_size -= len(part)
