@@ -158,6 +158,7 @@ class Simulator:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config = config or Config()
         self.url = self.ws_url = ""
+        self.hits: Counter[str] = Counter()
         now = int(time.time() * SECOND + config.clock_offset * SECOND)
         start = config.start if config.start is not None else now
         self.market: Market
@@ -193,7 +194,6 @@ class Simulator:
             config.rest_latency,
             self.hits,
         )
-        self.hits: Counter[str] = Counter()
         self._connections: dict[Connection, None] = {}
         self._numbers = itertools.count()
         self._attempts: deque[float] = deque()
