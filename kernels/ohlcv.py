@@ -39,7 +39,7 @@ SLOT = np.dtype(
         ("taker_buy_volume", np.uint64, (2,)),
         ("taker_buy_quote_volume", np.uint64, (2,)),
         ("changed", np.bool_),  # closed, and a trade came since it was emitted
-        ("provisional", np.bool_),  # emitted as provisional
+        ("provisional", np.bool_),  # it, or a bar that repeats its close, was emitted as provisional
         ("holed", np.bool_),  # ids inside it are lost for good: provisional for ever
     ],
     align=True,
@@ -293,6 +293,7 @@ def _emit_again(
     used += 1
     for index in range(slot.index + 1, stop):
         missing = slot.holed or (state.gaps > 0 and (index + 1) * timeframe > state.time)
+        slot.provisional = slot.provisional or missing
         _write_repeat(out[used], index * timeframe, timeframe, symbol, slot.close, version, missing)
         used += 1
     return used
@@ -454,6 +455,9 @@ def _close_due(bars: Any, out: Block, used: int) -> int:
                 elif repeat[k] and not np.isnan(last_close[k, s]):
                     state = symbols[s]
                     missing = state.gaps > 0 and (index + 1) * timeframe > state.time
+                    if missing and newest[k, s] != EMPTY:
+                        # Then no trade came since: settled with the bar whose close it repeats.
+                        slots[k, s, newest[k, s] % size].provisional = True
                     _write_repeat(out[used], index * timeframe, timeframe, s, last_close[k, s], 1, missing)
                     used += 1
             next_close[k] = index + 1

@@ -207,6 +207,21 @@ def test_bars_inside_an_open_gap_are_provisional_until_it_closes() -> None:
     assert all(final[t * SECOND]["version"] > 1 for t in (1, 2, 3))
 
 
+def test_a_repeat_inside_a_gap_is_settled_though_no_trade_fell_into_it() -> None:
+    bars = logic(2)
+    run(bars, trades((0, 10.0, 1.0, 0), (10, 20.0, 1.0, 1), (1_500, 11.0, 1.0, 0), (1_600, 21.0, 1.0, 1)))
+    before = run(bars, watermark=2 * SECOND)  # the bar that is repeated is final
+    during = run(bars, Trades(trades((4_200, 24.0, 1.0, 1), start=3), 4_200 * MILLISECOND, gap(0, 3, 4)))
+    repeats = during[during["symbol"] == 0]
+    assert repeats["open_time"].tolist() == [2 * SECOND, 3 * SECOND]
+    assert repeats["provisional"].all()
+    run(bars, trades((4_300, 12.0, 1.0), (4_400, 13.0, 1.0), start=3))
+    after = run(bars, Trades(NO_TRADES, 0, gap(0, 3, 4, "rest")), watermark=5 * SECOND)
+    final = newest(np.concatenate([before, during, after]))
+    assert [bool(final[SECOND, 0, t * SECOND]["provisional"]) for t in (1, 2, 3, 4)] == [False] * 4
+    assert [int(final[SECOND, 0, t * SECOND]["trades"]) for t in (1, 2, 3, 4)] == [1, 0, 0, 2]
+
+
 def test_bars_around_trades_that_are_lost_stay_provisional() -> None:
     bars = logic(2)
     run(bars, trades((0, 10.0, 1.0, 0), (0, 20.0, 1.0, 1)))
