@@ -128,9 +128,10 @@ class AccompaniedSink(FixedPartitionedSink[Rows, None]):
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_SinkPartition":
         with one_line():
             partition = self._sink.build_part(step_id, for_part, resume_state)
-        store = self._sink.store
-        assert store is not None
-        return _SinkPartition(partition, _accompany(self._settings, store, self._sink.status, self._feed))
+            store = self._sink.store
+            assert store is not None
+            companions = _accompany(self._settings, store, self._sink.status, self._feed)
+        return _SinkPartition(partition, companions)
 
 
 class _SinkPartition(StatefulSinkPartition[Rows, None]):
@@ -205,6 +206,7 @@ def _accompany(
     settings: Settings, store: Store, sink: SinkStatus, feed: FeedStatus | None
 ) -> list[Callable[[], None]]:
     """Start what runs beside the flow; return how each ends, in this order, before the store closes."""
+    store.keep_rules([rule.model_dump() for rule in settings.alert_rules])
     recorder = telemetry.Recorder(store)
     recorder.start()
     companions = [recorder.stop]

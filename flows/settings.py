@@ -34,14 +34,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernels.records import METHODS, METRIC, MILLISECOND, SECOND, UNITS, timeframe_name
+from connectors.clickhouse.api import CONDITIONS
+from kernels.records import METHODS, MILLISECOND, SECOND, STATISTICS, UNITS, timeframe_name
 
 PREFIX = "PAIRFLOW_"
 FILE = Path("pairflow.toml")
 TICK = "tick"
-
-STATISTICS = tuple(name for name in METRIC.names or () if METRIC[name].kind == "f")
-"""What an alert rule may watch: every statistic of ``pair_metrics``."""
 
 _DAY = UNITS["d"]
 _MOST_SYMBOLS = 1_000
@@ -134,9 +132,7 @@ class AlertRule(BaseModel):
     window: int = Field(0, ge=0, description="a window of this run, as 60; left out: every window")
     method: str = Field("", description="a method of this run, as ols; left out: every method")
     metric: Literal[*STATISTICS] = Field("z_score", description=f"one of {', '.join(STATISTICS)}")  # type: ignore[valid-type]
-    condition: Literal[">", ">=", "<", "<=", "abs >", "abs >=", "abs <", "abs <="] = Field(
-        "abs >", description="one of >, >=, <, <=, abs >, abs >=, abs <, abs <="
-    )
+    condition: Literal[*CONDITIONS] = Field("abs >", description=f"one of {', '.join(CONDITIONS)}")  # type: ignore[valid-type]
     threshold: float = Field(2.0, description="a number, in units of the metric, as 2.5")
     for_seconds: int = Field(0, ge=0, le=3600, description="whole seconds up to 3600, as 30")
     enabled: bool = Field(True, description="true or false")

@@ -96,6 +96,9 @@ METRIC = np.dtype(
     align=True,
 )
 
+STATISTICS = tuple(name for name in METRIC.names or () if METRIC[name].kind == "f")
+"""The statistics of METRIC: what an alert rule may watch."""
+
 SIGNAL = np.dtype(
     [
         ("time", np.int64),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import chdb
 import numpy as np
@@ -13,9 +14,10 @@ from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
 from connectors.clickhouse import store as store_module
+from connectors.clickhouse.api import CONDITIONS
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import SCHEMA, Dsn, Store, StoreError, StoreInUseError, statements
-from kernels.records import BAR, GAP, METRIC, SIGNAL, TRADE
+from kernels.records import BAR, GAP, METRIC, SIGNAL, STATISTICS, TRADE
 
 COLUMNS = Columns(market="spot", source="binance", symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"])
 
@@ -391,6 +393,41 @@ def test_alert_rules_are_written_with_sql_and_judged_by_a_view(dsn: str) -> None
         for wrong in ("(metric) VALUES ('zscore')", "(condition) VALUES ('!')"):
             with pytest.raises(Exception, match=r"known_metric|Unknown element"):
                 store.client.command(f"INSERT INTO alert_rules {wrong}")
+
+
+def test_rules_of_the_settings_come_and_go_and_leave_those_of_users(dsn: str) -> None:
+    first = {"pair": "B/A", "metric": "hedge_ratio_stderr", "condition": ">", "threshold": 0.5}
+    second = {"pair": "B/A", "threshold": 2.5}
+
+    def kept() -> dict[float, Any]:
+        return dict(store.query("SELECT threshold, id FROM alert_rules WHERE origin = 'settings'"))
+
+    with Store.open(dsn, source="binance") as store:
+        store.client.command("INSERT INTO alert_rules (threshold) VALUES (1)")
+        store.keep_rules([first, second])
+        both = kept()
+        assert sorted(both) == [0.5, 2.5]
+    with Store.open(dsn, source="binance") as store:
+        store.keep_rules([dict(reversed(second.items()))])
+        assert kept() == {2.5: both[2.5]}
+        store.keep_rules([second, first])
+        assert kept() == both
+        store.keep_rules([])
+        assert store.query("SELECT threshold, origin FROM alert_rules") == [(1.0, "user")]
+
+
+def test_every_statistic_can_be_watched(dsn: str) -> None:
+    metrics = np.zeros(1, METRIC)
+    metrics["timeframe"] = 1_000_000
+    for number, name in enumerate(STATISTICS):
+        metrics[name] = number
+    with Store.open(dsn, source="binance") as store:
+        store.insert("stored_pair_metrics", COLUMNS("pair_metrics", metrics))
+        store.keep_rules(
+            [{"metric": name, "condition": condition} for name in STATISTICS for condition in CONDITIONS]
+        )
+        found = store.query("SELECT DISTINCT metric, value FROM alert_states")
+        assert dict(found) == {name: number for number, name in enumerate(STATISTICS)}
 
 
 def test_commands_answer_from_a_folder(

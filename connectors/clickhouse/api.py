@@ -14,10 +14,12 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from kernels.records import STATISTICS
 
 PREFIX = "/api/v1"
 
@@ -180,6 +182,12 @@ ALERT_FIELDS: dict[str, type | tuple[type, ...]] = {
 """What an alert rule may say; each may be left out."""
 
 
+CONDITIONS = (">", ">=", "<", "<=", "abs >", "abs >=", "abs <", "abs <=")
+"""How an alert rule compares a metric, or its magnitude, with the threshold."""
+
+_CHOICES = {"metric": STATISTICS, "condition": CONDITIONS}
+
+
 def read_rule(body: bytes) -> dict[str, Any]:
     """Read an alert rule from JSON.
 
@@ -192,6 +200,10 @@ def read_rule(body: bytes) -> dict[str, Any]:
     except ValueError as ex:
         msg = f"the body is not JSON: {ex}"
         raise RequestError(msg) from None
+    return _checked(rule)
+
+
+def _checked(rule: object) -> dict[str, Any]:
     if not isinstance(rule, dict) or not rule:
         msg = 'expected an object, for example {"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}'
         raise RequestError(msg)
@@ -202,7 +214,85 @@ def read_rule(body: bytes) -> dict[str, Any]:
         if not isinstance(value, ALERT_FIELDS[name]) or (isinstance(value, bool) and name != "enabled"):
             msg = f"{name}={value!r} has the wrong type"
             raise RequestError(msg)
+        if name in _CHOICES and value not in _CHOICES[name]:
+            msg = f"{name}={value!r} is not known: expected {', '.join(_CHOICES[name])}"
+            raise RequestError(msg)
     return rule
+
+
+_RULES = r"(?:(?P<database>\w+)\s*\.\s*)?`?alert_rules`?"
+_INSERT = re.compile(
+    rf"\s*INSERT\s+INTO\s+(?:TABLE\s+)?{_RULES}\s*"
+    r"(?:\((?P<columns>[\w\s,`]*)\)\s*)?(?:VALUES|FORMAT\s+(?P<format>\w+))\s*(?P<data>.*?)[\s;]*",
+    re.IGNORECASE | re.DOTALL,
+)
+_DELETE = re.compile(
+    rf"\s*DELETE\s+FROM\s+{_RULES}\s+WHERE\s+(?P<where>.+?)[\s;]*", re.IGNORECASE | re.DOTALL
+)
+_LITERAL = re.compile(
+    r"\s*(?:'((?:[^'\\]|\\.|'')*)'|(true|false)\b|([-+]?[\d.]+(?:e[-+]?\d+)?))\s*", re.IGNORECASE
+)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f"}
+
+
+def inserted_rules(sql: str, database: str) -> list[dict[str, Any]] | None:
+    """Read the rules that an ``INSERT INTO alert_rules`` gives as literals: after VALUES, or as JSON.
+
+    :arg sql: A statement.
+    :arg database: In which the table is.
+    :returns: The rules, or None where the statement is another.
+    :raises RequestError: If it cannot be read.
+    """
+    found = _INSERT.fullmatch(sql)
+    if found is None or (found["database"] or database) != database:
+        return None
+    if found["format"]:
+        if found["format"] not in ("JSONEachRow", "NDJSON", "JSONLines", "JSONL"):
+            msg = f"alert rules are taken as VALUES or FORMAT JSONEachRow, not as {found['format']}"
+            raise RequestError(msg)
+        return [read_rule(line.encode()) for line in found["data"].splitlines() if line.strip()]
+    names = re.findall(r"\w+", found["columns"] or "")
+    if not names:
+        msg = "name the columns: INSERT INTO alert_rules (pair, threshold) VALUES ('ETHUSDT/BTCUSDT', 2.5)"
+        raise RequestError(msg)
+    rows = list(_tuples(found["data"]))
+    if not rows or any(len(row) != len(names) for row in rows):
+        msg = f"expected rows of {len(names)} literal{'s' * (len(names) != 1)}: ({', '.join(names)})"
+        raise RequestError(msg)
+    return [_checked(dict(zip(names, row, strict=True))) for row in rows]
+
+
+def deleted_rules(sql: str, database: str) -> str | None:
+    """Return the condition of a ``DELETE FROM alert_rules``.
+
+    :arg sql: A statement.
+    :arg database: In which the table is.
+    :returns: What stands behind WHERE, or None where the statement is another.
+    """
+    found = _DELETE.fullmatch(sql)
+    return found["where"] if found is not None and (found["database"] or database) == database else None
+
+
+def _tuples(text: str) -> Iterator[list[str | float | bool]]:
+    """Read ``('a', 1), ('b', 2)``: literals alone, nothing is evaluated."""
+    at = 0
+    while at < len(text):
+        row: list[str | float | bool] = []
+        opener = "("
+        while text[at : at + 1] == opener and (literal := _LITERAL.match(text, at + 1)):
+            quoted, truth, number = literal.groups()
+            if quoted is not None:
+                row.append(re.sub(r"\\(.)|''", lambda m: _ESCAPES.get(m[1], m[1]) if m[1] else "'", quoted))
+            elif truth:
+                row.append(truth.lower() == "true")
+            else:
+                row.append(int(number) if re.fullmatch(r"[-+]?\d+", number) else float(number))
+            at, opener = literal.end(), ","
+        if not row or text[at : at + 1] != ")":
+            msg = f"expected literals in brackets, as ('ETHUSDT/BTCUSDT', 2.5), at {text[at : at + 40]!r}"
+            raise RequestError(msg)
+        at = len(text) - len(text[at + 1 :].lstrip(" \t\r\n,"))
+        yield row
 
 
 def openapi() -> dict[str, Any]:

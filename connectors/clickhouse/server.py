@@ -16,6 +16,8 @@ server.stop()
 Any ClickHouse client that speaks HTTP can ask: curl, clickhouse-connect, the Node and Go clients, Grafana's
 data source. Each query runs on a connection of its own, in a thread of its own: a slow one holds up no other.
 
+Users write one table, ``alert_rules``: ``INSERT`` of literals and ``DELETE`` change it here as REST does.
+
 Read-only is more than chDB's ``readonly = 1``, which still lets a query read any file (``file(path)``), write
 one (``INTO OUTFILE``), look at Python's variables (``Python(name)``) and kill other queries. So ClickHouse
 parses each query first, and only what is known to be harmless runs; see `_Gate`.
@@ -344,7 +346,10 @@ class _Gate:
             path.append(kind)
             name = rest.split(" (")[0].strip()
             if not parent and kind == "InsertQuery":
-                _refuse(f"INSERT is not allowed; alert rules are added by POST {api.PREFIX}/alerts")
+                _refuse(
+                    "INSERT is not allowed, save of literals into alert_rules: INSERT INTO alert_rules "
+                    "(pair, threshold) VALUES ('ETHUSDT/BTCUSDT', 2.5)"
+                )
             if not parent and kind not in _STATEMENTS:
                 _refuse(f"A statement of this kind ({kind}) is not allowed")
             if kind == "Literal" and parent in _STATEMENTS:
@@ -694,6 +699,8 @@ class EmbeddedServer:
             if not query.sql.strip():
                 return web.Response(text="Ok.\n")
             query_id = query.id
+            if await self._change_rules(request, query):
+                return web.Response(headers=self._headers(query))
             return await self._answer(request, query)
         except QueryError as ex:
             headers = {"X-ClickHouse-Exception-Code": str(ex.code), "X-ClickHouse-Query-Id": query_id}
@@ -702,6 +709,43 @@ class EmbeddedServer:
                 text=ex.body(self._version),
                 headers={**headers, "X-ClickHouse-Server-Display-Name": "pairflow"},
             )
+
+    async def _change_rules(self, request: web.Request, query: _Query) -> bool:
+        """Run the statements that change the user's alert rules, the one table that users write."""
+        try:
+            rules = api.inserted_rules(query.sql, self._database)
+        except (api.RequestError, ValueError) as ex:
+            raise QueryError(_SYNTAX, str(ex)) from None
+        condition = None if rules is not None else api.deleted_rules(query.sql, self._database)
+        if rules is None and condition is None:
+            return False
+        if request.method != "POST":
+            _refuse("A GET changes nothing: send the statement by POST")
+        made: list[str] = []
+        try:
+            for rule in rules or ():
+                identified = {"id": str(uuid.uuid4()), **rule}
+                await self._in_thread(self._insert_alert, identified)
+                made.append(identified["id"])
+        except QueryError:
+            for rule_id in made:  # all rules of a statement, or none
+                await self._in_thread(self._delete_alert, rule_id)
+            raise
+        if condition is not None:
+            # The condition is looked at as that of any query; what is deleted, is deleted by id.
+            chosen = _Query(f"SELECT id FROM alert_rules WHERE ({condition}\n)", self._database, "TSVRaw")  # noqa: S608
+            chosen.parameters = query.parameters
+            for rule_id in await self._in_thread(self._ids, chosen):
+                await self._in_thread(self._delete_alert, rule_id)
+        return True
+
+    def _ids(self, query: _Query) -> list[str]:
+        cursor = self._open(query)
+        try:
+            text = b"".join(iter(cursor.next_piece, None)).decode()
+        finally:
+            cursor.close()
+        return [str(uuid.UUID(line)) for line in text.split()]
 
     async def _rows(self, route: api.Route, request: web.Request) -> web.StreamResponse:
         """Answer a REST route with rows."""

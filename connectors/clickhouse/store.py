@@ -51,6 +51,8 @@ VERSIONS = (
 SIMULATED = frozenset({"simulator"})
 """Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
 
+_RULES = uuid.UUID("6a1f6f0e-6c0b-4d6b-9a53-0d6b6f0c3f10")  # of ids made from what a rule says
+
 _ROW_TABLES = ("stored_trades", "stored_bars", "stored_pair_metrics", "stored_signals")
 
 # A server that is there answers a connection attempt within milliseconds; more than this is a wrong address.
@@ -250,6 +252,25 @@ class Store:
                 "runs", [list(row.values())], column_names=list(row), database=self.dsn.database
             )
         return run
+
+    def keep_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Let the alert rules that come from settings be these, and leave those of users alone.
+
+        A rule keeps its id from run to run for as long as it stays as it is.
+
+        :arg rules: Columns of ``alert_rules`` and their values.
+        :raises StoreError: If they could not be written.
+        """
+        wanted = {uuid.uuid5(_RULES, json.dumps(rule, sort_keys=True)): rule for rule in rules}
+        known = {row[0] for row in self.query("SELECT id FROM alert_rules WHERE origin = 'settings'")}
+        with self._explained("writing the alert rules of the settings"):
+            for rule in known - set(wanted):
+                self.client.command("DELETE FROM alert_rules WHERE id = {id:UUID}", {"id": str(rule)})
+            for rule in set(wanted) - known:
+                row = {"id": str(rule), "origin": "settings", **wanted[rule]}
+                self.client.insert(
+                    "alert_rules", [list(row.values())], column_names=list(row), database=self.dsn.database
+                )
 
     def close(self) -> None:
         """Release the connection, and with the last one of the process the folder of an embedded store."""
