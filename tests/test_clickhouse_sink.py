@@ -122,6 +122,35 @@ def test_a_wrong_source_is_refused_before_anything_flows(dsn: str) -> None:
         ClickHouseSink(dsn, **RUN).build_part("step", "store", None)
 
 
+def test_trades_and_aggregate_trades_of_a_market_are_never_in_one_store(dsn: str) -> None:
+    aggregates = trades(3)
+    aggregates["first_id"] += 100
+    aggregates["last_id"] += 105
+    for rows, market, fits in (
+        (aggregates, "spot", True),
+        (trades(2), "spot", False),
+        (trades(2), "usdm", True),
+        (aggregates, "usdm", False),
+        (aggregates, "spot", True),
+    ):
+        part = ClickHouseSink(dsn, **{**RUN, "market": market}).build_part("step", "store", None)
+        part.write_batch([Rows("trades", rows)])
+        if fits:
+            part.snapshot()
+            part.close()
+        else:
+            with pytest.raises(
+                StoreError, match=r"PAIRFLOW_STREAM=(aggTrade|trade), or PAIRFLOW_STORE_TRADES"
+            ):
+                part.snapshot()
+            with contextlib.suppress(StoreError):
+                part.close()
+    with Store.open(dsn) as store:
+        assert store.query("SELECT market, count() FROM trades GROUP BY market ORDER BY market") == [
+            ("spot", 3), ("usdm", 2)
+        ]  # fmt: skip
+
+
 # The writer, with a store that fails as told.
 
 

@@ -446,8 +446,15 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
             store.close()
             raise
         columns = Columns(**self._run)
+        stream = ""
 
         def insert(table: str, rows: Block) -> None:
+            nonlocal stream
+            if table == "trades" and not stream:
+                # An aggregate counts by ids of its own.
+                kind = "trade" if (rows["id"] == rows["first_id"]).all() else "aggTrade"
+                store.check_stream(self._run["market"], kind)
+                stream = kind
             store.insert(f"stored_{table}", columns(table, rows))
 
         writer = _Writer(insert, flush_interval=self._flush_interval, status=self.status, hurry=self._hurry)

@@ -253,6 +253,24 @@ class Store:
             )
         return run
 
+    def check_stream(self, market: str, stream: str) -> None:
+        """Refuse trades and aggregate trades of one market together: what either says, the other says again.
+
+        :arg market: spot or usdm.
+        :arg stream: trade or aggTrade: of the trades to come.
+        :raises StoreError: If trades of the other stream are stored.
+        """
+        sql = "SELECT id = first_id FROM stored_trades WHERE market = {market:String} LIMIT 1"
+        for (is_trade,) in self.query(sql, {"market": market}):
+            stored = "trade" if is_trade else "aggTrade"
+            if stored != stream:
+                msg = (
+                    f"the store in {self.dsn} holds {market} trades of the stream {stored}, and these are "
+                    f"of {stream}, which would count each twice: set PAIRFLOW_STREAM={stored}, or "
+                    "PAIRFLOW_STORE_TRADES=false, or name another store in PAIRFLOW_CLICKHOUSE"
+                )
+                raise StoreError(msg)
+
     def keep_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
         """Let the alert rules that come from settings be these, and leave those of users alone.
 
