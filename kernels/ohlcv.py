@@ -329,7 +329,8 @@ def _emit_changed(bars: Any, out: Block, used: int) -> int:
                 if slot.changed:
                     stop = _end_of_repeats(slots, newest[k, s], k, s, index, next_close[k])
                     used = _emit_again(clock, state, slot, timeframes[k], s, stop, out, used)
-                bars.last_close[k, s] = slot.close
+                if index > newest[k, s] - size:  # what has left the ring says nothing of the last close
+                    bars.last_close[k, s] = slot.close
                 index = _next_index(slots, k, s, index)
     return used
 
@@ -380,6 +381,8 @@ def _flush(bars: Any, s: int, out: Block, used: int) -> int:
                     if older.changed:
                         end = _end_of_repeats(slots, newest[k, s], k, s, old, stop)
                         used = _emit_again(clock, state, older, timeframes[k], s, end, out, used)
+                    if newest[k, s] - size < old < next_close[k]:
+                        bars.last_close[k, s] = older.close
                     old = _next_index(slots, k, s, old)
             _start(slot, index, part)
             newest[k, s] = max(newest[k, s], index)

@@ -176,6 +176,18 @@ def test_a_trade_later_than_the_ring_is_long_is_counted_and_changes_nothing() ->
     assert before != bars.snapshot()
 
 
+def test_a_late_trade_is_repeated_though_its_bar_leaves_the_ring_meanwhile() -> None:
+    bars = logic(2, lateness=250 * MILLISECOND)
+    begin = trades((0, 10.0, 1.0, 0), (100, 20.0, 1.0, 1), (1_000, 11.0, 1.0, 0), (2_000, 12.0, 1.0, 0))
+    before = run(bars, begin, watermark=18 * SECOND)
+    # The bar of second 18 takes the place of that of second 2 before that of second 17 closes.
+    late = trades((2_500, 13.0, 1.0, 0), (18_100, 14.0, 1.0, 0), start=4)
+    after = run(bars, late, watermark=21 * SECOND)
+    final = newest(np.concatenate([before, after]))
+    closes = [float(final[SECOND, 0, t * SECOND]["close"]) for t in range(20)]
+    assert closes == [10.0, 11.0, *[13.0] * 16, 14.0, 14.0]
+
+
 def test_a_trade_that_klines_leave_out_is_left_out() -> None:
     block = trades((100, 10.0, 1.0), (200, 0.0, 5.0), (300, 11.0, 1.0))
     block["in_bars"][1] = False
