@@ -12,6 +12,7 @@ Grafana loads the JSON; this is where it is edited. What holds for all of it:
 # ruff: noqa: E501, RUF001, S608 - tables of panels, texts for people, and SQL that is put together from parts
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ Json = dict[str, Any]
 
 _PLUGIN_VERSION = "4.20.0"
 _SCHEMA_VERSION = 42  # of Grafana 12.3 and 13.2
+# Without it Grafana takes a panel's options for those of its oldest version, and makes others of them.
+_PANEL_VERSION = "12.3.3"
 
 CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "clickhouse"}
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
@@ -291,12 +294,12 @@ _READINGS = _patterns(
 )
 
 
-def _reading(p_value: str) -> str:
+def _reading(p_value: str, advice: str = ": do not trade") -> str:
     """Say in words what an ADF p-value (NULL: unknown) means."""
     return (
         f"multiIf({p_value} IS NULL, 'not known yet', {p_value} < 0.01, 'stationary at 1 %', "
         f"{p_value} < {SIGNIFICANT}, 'stationary at 5 %', {p_value} < 0.1, 'weak: at 10 % only', "
-        "'not stationary: do not trade')"
+        f"'not stationary{advice}')"
     )
 
 
@@ -325,6 +328,7 @@ def _panel(
     sources = {json.dumps(query["datasource"]) for query in queries}
     return {
         "type": kind,
+        "pluginVersion": _PANEL_VERSION,
         "title": title,
         "description": description,
         "datasource": json.loads(sources.pop()) if len(sources) == 1 else None,
@@ -399,7 +403,11 @@ def _tiles(title: str, description: str, size: tuple[int, int], sql: str, **more
 
 
 def _table(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
-    """Return a table."""
+    """Return a table.
+
+    Of no rows Grafana would draw headers alone. Put into one frame for each value of a column that is the same in
+    all rows, no rows are no frame, and the panel says what `empty` says.
+    """
     options = {
         "showHeader": True,
         "cellHeight": "sm",
@@ -419,9 +427,14 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         _override("/^Pair$/", custom__width=150),
         *more.pop("overrides", []),
     ]
+    one_frame = {
+        "id": "partitionByValues",
+        "options": {"fields": ["one_frame"], "keepFields": False, "naming": {"asLabels": False}},
+    }
+    query = _query(re.sub(r"^SELECT\b", "SELECT '' AS one_frame,", sql), table=True)
     return _panel(
-        "table", title, description, size, [_query(sql, table=True)], options, custom=custom,
-        overrides=overrides, **more,
+        "table", title, description, size, [query], options, custom=custom,
+        overrides=overrides, transformations=[one_frame, *more.pop("transformations", [])], **more,
     )  # fmt: skip
 
 
@@ -484,14 +497,14 @@ def _text(title: str, content: str, size: tuple[int, int]) -> Json:
     }
 
 
-def _row(title: str, panels: list[Json] | None = None) -> Json:
-    """Return a headline; with panels, one that is closed at first."""
+def _row(title: str, panels: dict[int, Json] | None = None) -> Json:
+    """Return a headline; with panels, by their numbers, one that is closed at first."""
     return {
         "type": "row",
         "title": title,
         "gridPos": {"w": 24, "h": 1},
         "collapsed": panels is not None,
-        "panels": panels or [],
+        "panels": _placed(panels or {}, 1),
     }
 
 
@@ -612,14 +625,17 @@ def _dashboard(
     uid: str,
     title: str,
     description: str,
-    panels: list[Json],
+    panels: dict[int, Json],
     variables: list[Json],
     annotations: list[Json] | None = None,
     hours: str = "15m",
 ) -> Json:
-    """Return a dashboard; its panels stand in lines, in their order, and are numbered from 1."""
-    place(panels)
-    numbers = {panel["title"]: panel["id"] for panel in panels}
+    """Return a dashboard.
+
+    :arg panels: by their numbers, which alert rules and links know: a new panel gets one that was never used. They
+        stand in lines, in their order.
+    """
+    numbers = {panel["title"]: number for number, panel in panels.items()}
     for annotation in annotations or []:
         annotation["filter"]["ids"] = [numbers[name] for name in annotation["filter"]["ids"]]
     return {
@@ -655,29 +671,29 @@ def _dashboard(
         ],
         "templating": {"list": variables},
         "annotations": {"list": annotations or []},
-        "panels": panels,
+        "panels": _placed(panels),
     }
 
 
-def place(panels: list[Json]) -> None:
-    """Set panels from left to right and from top to bottom, and number them; a line is as high as its highest."""
-    x = y = height = 0
-    number = 0
-    for panel in panels:
-        number += 1
-        panel["id"] = number
+def _placed(panels: dict[int, Json], top: int = 0) -> list[Json]:
+    """Return panels from left to right and from top to bottom; a line is as high as its highest.
+
+    :arg top: where the first line is, under that of a headline.
+    """
+    placed: list[Json] = []
+    x, y, height = 0, top, 0
+    for number, panel in panels.items():
         grid = panel["gridPos"]
         if x + grid["w"] > 24:
             x, y, height = 0, y + height, 0
-        panel["gridPos"] = {"x": x, "y": y, **grid}
+        inside = [
+            each | {"gridPos": each["gridPos"] | {"y": each["gridPos"]["y"] + y}}
+            for each in panel.get("panels", ())
+        ]
+        more = {"panels": inside} if "panels" in panel else {}
+        placed.append({"id": number, **panel, **more, "gridPos": {"x": x, "y": y, **grid}})
         x, height = x + grid["w"], max(height, grid["h"])
-        if panel["type"] == "row" and panel["panels"]:
-            inside = panel["panels"]
-            place(inside)
-            for each in inside:
-                number += 1
-                each["id"] = number
-                each["gridPos"]["y"] += y + 1
+    return placed
 
 
 # ------------------------------------------------------------------------------------------------- a pair
@@ -703,7 +719,7 @@ def _pair_now() -> Json:
             {_last("hedge_ratio")} AS "Hedge ratio",
             {_last("correlation")} AS "Correlation",
             {_last("return_correlation")} AS "of returns",
-            {_reading("p")} AS "Cointegration",
+            {_reading("p", "")} AS "Cointegration",
             {_last("adf_p_value")} AS p,
             {_last("half_life")} * {_BAR_MS} / 1000 AS "Half-life",
             toString(argMaxOrNull(m.price_y, m.time)) AS "Price of Y",
@@ -971,13 +987,21 @@ def _scatter() -> Json:
         )
         ORDER BY "Return of X"
     """)
+    label = _sql(f"""
+        SELECT if(count() > 0, concat('X: ', ${{x:singlequote}}),
+            'No returns in this time range: is the flow running?') AS label
+        FROM
+        (
+{_indented(returns, 12)}
+        )
+    """)
     return _panel(
         "xychart",
         "Returns of Y over returns of X",
         "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
         " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
-        (8, 10),
-        [_query(sql, table=True)],
+        (12, 17),
+        [_query(sql, table=True), _query(label, "B", table=True)],
         {
             "mapping": "auto",
             "series": [],
@@ -989,9 +1013,19 @@ def _scatter() -> Json:
         unit="percent",
         color=_fixed(_Z),
         overrides=[
-            _override("Return of X", custom__axisLabel="X: ${x}"),
             _override("Return of Y", custom__axisLabel="Y: ${y}"),
             _override("regression", custom__show="lines", custom__lineWidth=2, color=_fixed(_BAD)),
+        ],
+        # This kind of panel cannot say why it is empty: the name of its axis does.
+        transformations=[
+            {
+                "id": "configFromData",
+                "options": {
+                    "configRefId": "B",
+                    "applyTo": {"id": "byName", "options": "Return of X"},
+                    "mappings": [{"fieldName": "label", "handlerKey": "displayName"}],
+                },
+            }
         ],
         interval="1s",
         maxDataPoints=1000,
@@ -1053,12 +1087,12 @@ def _summary() -> Json:
     return _table(
         "Summary",
         "Every statistic of the pair at the end of the time range, and what it was within the range.",
-        (16, 10),
+        (12, 17),
         sql,
         empty=_NO_STATISTICS,
         overrides=[
-            _override("Reading", mappings=_READINGS[:0], custom__width=190),
-            _override("Statistic", custom__width=190),
+            _override("Reading", mappings=_READINGS[:0], custom__width=165),
+            _override("Statistic", custom__width=165),
         ],
     )
 
@@ -1073,16 +1107,16 @@ def pair_dashboard() -> Json:
         "of returns": _last("return_correlation"),
     }
     statistic = {"ADF statistic": _last("adf_statistic")}
-    panels = [
-        _data("pairflow-pair", newest, pair, _BAR_MS),
-        _pair_now(),
-        _candles("y", "Y", _Y),
-        _candles("x", "X", _X),
-        _z_score(),
-        _pair_signals(),
-        _spread(),
-        _hedge_ratios(),
-        _series(
+    panels = {
+        1: _data("pairflow-pair", newest, pair, _BAR_MS),
+        2: _pair_now(),
+        3: _candles("y", "Y", _Y),
+        4: _candles("x", "X", _X),
+        5: _z_score(),
+        6: _pair_signals(),
+        7: _spread(),
+        8: _hedge_ratios(),
+        9: _series(
             "Correlation",
             f"Pearson's, over the window: of prices, and of returns from bar to bar. Below {CORRELATED} (the dashed"
             " line) an alert fires.",
@@ -1097,7 +1131,7 @@ def pair_dashboard() -> Json:
                 _override("of returns", color=_fixed("light-blue")),
             ],
         ),
-        _series(
+        10: _series(
             "Stationarity of the spread",
             "Augmented Dickey-Fuller test over the window. Left: MacKinnon's p-value; below the line at"
             f" {SIGNIFICANT} the spread is stationary at 5 %, above it do not trade. Right: the test's statistic;"
@@ -1115,7 +1149,7 @@ def pair_dashboard() -> Json:
                           **{"min": None, "max": None}, decimals=2),
             ],
         ),
-        _series(
+        11: _series(
             "Half-life",
             "How long the spread takes to go half the way back to its mean (Ornstein-Uhlenbeck). A gap: it does not"
             " revert.",
@@ -1125,7 +1159,7 @@ def pair_dashboard() -> Json:
             unit="s",
             color=_fixed(_Z),
         ),
-        _series(
+        12: _series(
             "Volatility, annualised",
             "Standard deviation of returns over the window, times the square root of the bars in a year of 365 days.",
             (8, 7),
@@ -1135,10 +1169,10 @@ def pair_dashboard() -> Json:
             unit="percentunit",
             overrides=_LEGS_SHOWN,
         ),
-        _change(),
-        _scatter(),
-        _summary(),
-        _series(
+        13: _change(),
+        14: _scatter(),
+        15: _summary(),
+        16: _series(
             "Volume",
             "Quote asset, of both legs, by bar.",
             (24, 6),
@@ -1152,7 +1186,7 @@ def pair_dashboard() -> Json:
             maxDataPoints=400,
             calcs=("sum",),
         ),
-    ]  # fmt: skip
+    }  # fmt: skip
     return _dashboard(
         "pairflow-pair",
         "Pair",
@@ -1428,15 +1462,15 @@ def market_dashboard() -> Json:
     """Return the dashboard of all pairs."""
     newest = _ends(f"{_ALL_PAIRS.replace('m.', 'l.')}")
     matrix = "At the end of the time range. Green: move together; red: move against each other."
-    panels = [
-        _data("pairflow-market", newest, "concat('at ', ${timeframe:singlequote})", _BAR_MS),
-        _market_now(),
-        _ranking(),
-        _all_z_scores(),
-        _matrix("Correlation of returns", matrix, "return_correlation"),
-        _matrix("Correlation of prices", matrix, "correlation"),
-        _all_signals(),
-        _series(
+    panels = {
+        1: _data("pairflow-market", newest, "concat('at ', ${timeframe:singlequote})", _BAR_MS),
+        2: _market_now(),
+        3: _ranking(),
+        4: _all_z_scores(),
+        5: _matrix("Correlation of returns", matrix, "return_correlation"),
+        6: _matrix("Correlation of prices", matrix, "correlation"),
+        7: _all_signals(),
+        8: _series(
             "Volume",
             "Quote asset, by symbol.",
             (12, 9),
@@ -1447,8 +1481,8 @@ def market_dashboard() -> Json:
             maxDataPoints=120,
             calcs=("sum",),
         ),
-        _movers(),
-    ]
+        9: _movers(),
+    }
     return _dashboard(
         "pairflow-market",
         "Market",
@@ -1573,11 +1607,11 @@ def pipeline_dashboard() -> Json:
     """)
     step = "labels['step']"
     table = "labels['table']"
-    panels = [
-        _data("pairflow-pipeline", newest, "concat('of ', ${y:singlequote}, ' at ', ${bars:singlequote})", _BAR_MS),
-        _pipeline_now(),
-        _row("Feed"),
-        _timeline(
+    panels = {
+        1: _data("pairflow-pipeline", newest, "concat('of ', ${y:singlequote}, ' at ', ${bars:singlequote})", _BAR_MS),
+        2: _pipeline_now(),
+        3: _row("Feed"),
+        4: _timeline(
             "Connections",
             "State of each connection to the exchange. The next one is opened before the last must end.",
             (24, 4),
@@ -1588,7 +1622,7 @@ def pipeline_dashboard() -> Json:
             interval="5s",
             maxDataPoints=600,
         ),
-        _watching(
+        5: _watching(
             "Trades",
             "Trades that entered the flow, each second.",
             [_query(_growth("pairflow_trades_total", "'trades'", "increase / divisor"))],
@@ -1596,7 +1630,7 @@ def pipeline_dashboard() -> Json:
             unit="short",
             calcs=("mean", "max"),
         ),
-        _watching(
+        6: _watching(
             "Lag",
             "Receipt: from the exchange's event time to its arrival here, difference of the clocks included. Stored:"
             " from the end of the newest bar to when it can be queried.",
@@ -1608,7 +1642,7 @@ def pipeline_dashboard() -> Json:
             thresholds=_steps((None, "transparent"), (LAG_SECONDS, _BAD)),
             calcs=("mean", "max"),
         ),
-        _watching(
+        7: _watching(
             "Buffers",
             "Bytes received and not decoded yet; trades that wait for missing ids; rows not stored yet.",
             [_query(_gauge({
@@ -1618,7 +1652,7 @@ def pipeline_dashboard() -> Json:
             unit="short",
             calcs=("lastNotNull", "max"),
         ),
-        _watching(
+        8: _watching(
             "Reconnections and dropped messages",
             "Since the flow started: connections opened because another was lost or had to end; messages dropped"
             " because the queue was full, whose trades are then fetched by REST; malformed frames.",
@@ -1630,7 +1664,7 @@ def pipeline_dashboard() -> Json:
             ],
             unit="short",
         ),
-        _watching(
+        9: _watching(
             "Back-fill",
             "Trades restored by REST and duplicates dropped, since the flow started.",
             [_query(_gauge({
@@ -1639,7 +1673,7 @@ def pipeline_dashboard() -> Json:
             }))],
             unit="short",
         ),
-        _watching(
+        10: _watching(
             "Request weight used",
             f"Of the {WEIGHT_LIMIT} a minute that the exchange allows this address, by all programs behind it.",
             [_query(_gauge({"pairflow_weight_used": "weight"}))],
@@ -1647,7 +1681,7 @@ def pipeline_dashboard() -> Json:
             thresholds=_steps((None, "transparent"), (WEIGHT_LIMIT * 0.8, _WARN), (WEIGHT_LIMIT, _BAD)),
             max=WEIGHT_LIMIT,
         ),
-        _table(
+        11: _table(
             "Gaps and their repair",
             "Stretches of trade ids that did not arrive by themselves: in the time range, and all that are open.",
             (24, 7),
@@ -1659,15 +1693,15 @@ def pipeline_dashboard() -> Json:
                     ("^open$", _WARN), ("^unavailable$", _BAD), ("^(rest|late)$", _GOOD))),
             ],
         ),
-        _row("Steps and store"),
-        _watching(
+        12: _row("Steps and store"),
+        13: _watching(
             "Time of a batch, by step",
             "Mean time that a step of the flow takes for one batch.",
             [_query(_growth("pairflow_step_seconds_total", step, "increase / divisor", "pairflow_step_batches_total"))],
             unit="s",
             calcs=("mean", "max"),
         ),
-        _watching(
+        14: _watching(
             "Time spent, by step",
             "Part of a core that a step keeps busy. Near 100 % in all, the flow cannot take more.",
             [_query(_growth("pairflow_step_seconds_total", step, "increase / divisor"))],
@@ -1676,7 +1710,7 @@ def pipeline_dashboard() -> Json:
             max=1,
             calcs=("mean",),
         ),
-        _watching(
+        15: _watching(
             "Process",
             "Memory (left) and cores in use (right) of the flow's process, an embedded store included.",
             [
@@ -1687,7 +1721,7 @@ def pipeline_dashboard() -> Json:
             displayName="${__field.labels.series}",
             overrides=[_override("/cores$/", unit="none", decimals=2, custom__axisPlacement="right")],
         ),
-        _watching(
+        16: _watching(
             "Time of an insert, by table",
             "Mean time that ClickHouse takes for one insert.",
             [_query(_growth(
@@ -1696,7 +1730,7 @@ def pipeline_dashboard() -> Json:
             unit="s",
             calcs=("mean", "max"),
         ),
-        _watching(
+        17: _watching(
             "Rows stored, by table",
             "Rows written each second.",
             [_query(_growth("pairflow_rows_written_total", table, "increase / divisor"))],
@@ -1704,7 +1738,7 @@ def pipeline_dashboard() -> Json:
             unit="short",
             calcs=("mean",),
         ),
-        _watching(
+        18: _watching(
             "Failures",
             "Seconds for which inserts have been failing (0: they work), and attempts repeated since the flow started.",
             [_query(_gauge({
@@ -1713,8 +1747,8 @@ def pipeline_dashboard() -> Json:
             }))],
             unit="short",
         ),
-        _row("Quality of the data"),
-        _table(
+        19: _row("Quality of the data"),
+        20: _table(
             "Quality of the bars, by hour",
             "At the shown timeframe. Missing ids: between the first and the last trade of the hour and in no bar."
             " Provisional: ids are still being fetched. Revised: changed by a late trade.",
@@ -1729,7 +1763,7 @@ def pipeline_dashboard() -> Json:
                           custom__cellOptions={"type": "color-text"}),
             ],
         ),
-        _table(
+        21: _table(
             "Runs and versions",
             "The last starts of the flow, and what it ran on.",
             (24, 6),
@@ -1737,24 +1771,24 @@ def pipeline_dashboard() -> Json:
             empty="The flow has never run on this store.",
             overrides=[_override("Versions", custom__width=560), _override("/Process|Pairs/", custom__width=80)],
         ),
-        _row(
+        22: _row(
             "Seen from outside (Prometheus)",
-            [
-                _outside("Flow answers", "1 while Prometheus can scrape the flow.",
+            {
+                23: _outside("Flow answers", "1 while Prometheus can scrape the flow.",
                          "max by (instance) (up * on (instance, job) group_left () (present_over_time(pairflow_trades_total[1d])))",
                          unit="short", max=1),
-                _outside("Trades", "Trades that entered the flow, each second.",
+                24: _outside("Trades", "Trades that entered the flow, each second.",
                          "rate(pairflow_trades_total[$__rate_interval])", unit="short"),
-                _outside("Market seen until", "How far behind the clock the flow has seen the market.",
+                25: _outside("Market seen until", "How far behind the clock the flow has seen the market.",
                          "time() - pairflow_watermark_seconds", unit="s"),
-                _outside("Inserts failing for", "How long ClickHouse has refused what the flow writes.",
+                26: _outside("Inserts failing for", "How long ClickHouse has refused what the flow writes.",
                          "pairflow_insert_failing_seconds", unit="s"),
-                _outside("Open gaps", "Ranges of ids that are missing.", "pairflow_open_gaps", unit="short"),
-                _outside("Memory", "Of the flow's process.",
+                27: _outside("Open gaps", "Ranges of ids that are missing.", "pairflow_open_gaps", unit="short"),
+                28: _outside("Memory", "Of the flow's process.",
                          "process_resident_memory_bytes and on (instance, job) pairflow_trades_total", unit="bytes"),
-            ],
+            },
         ),
-    ]  # fmt: skip
+    }  # fmt: skip
     return _dashboard(
         "pairflow-pipeline",
         "Pipeline",
@@ -1840,14 +1874,14 @@ def alerts_dashboard() -> Json:
     to_pair = _override(
         "Pair", links=[_TO_PAIR], custom__cellOptions={"type": "color-text"}, color=_fixed("blue")
     )
-    panels = [
-        _tiles("Now", "Your own rules, and what the pipeline says.", (24, 4), now,
+    panels = {
+        1: _tiles("Now", "Your own rules, and what the pipeline says.", (24, 4), now,
                text={"titleSize": 13, "valueSize": 22},
                overrides=[
                    _override("of them firing (pairs)", thresholds=_steps((None, "text"), (1, _BAD))),
                    _override("Open gaps", thresholds=_steps((None, "text"), (1, _WARN))),
                ]),
-        {
+        2: {
             "type": "alertlist",
             "title": "Firing now",
             "description": "All alerts of Grafana that are firing or about to.",
@@ -1858,7 +1892,7 @@ def alerts_dashboard() -> Json:
                 "stateFilter": {"firing": True, "pending": True, "recovering": True, "noData": True, "error": True, "normal": False},
             },
         },
-        {
+        3: {
             "type": "annolist",
             "title": "History of alerts",
             "description": "When alerts began and ended, as Grafana noted it.",
@@ -1869,7 +1903,7 @@ def alerts_dashboard() -> Json:
                 "showUser": False, "tags": [],
             },
         },
-        _table("Your rules on every pair they fit", "The metric now, and whether its condition has held for long enough.",
+        4: _table("Your rules on every pair they fit", "The metric now, and whether its condition has held for long enough.",
                (24, 8), states,
                empty="No rule fits a pair that has statistics now. Write one: see below.",
                overrides=[
@@ -1877,26 +1911,26 @@ def alerts_dashboard() -> Json:
                              custom__cellOptions={"type": "color-text"}),
                    to_pair, hidden,
                ]),
-        _table("Your rules", "Rows of the table alert_rules.", (15, 8), rules,
+        5: _table("Your rules", "Rows of the table alert_rules.", (15, 8), rules,
                empty="No rules of your own yet: write one as the panel beside this one shows.",
                overrides=[
                    _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=60,
                              custom__cellOptions={"type": "color-text"}),
                    _override("For", unit="s"),
                ]),
-        _text("How to write a rule", _HOW_TO, (9, 8)),
-        _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
+        6: _text("How to write a rule", _HOW_TO, (9, 8)),
+        7: _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
                 interval="5s", maxDataPoints=200, unit="short", calcs=("sum",),
                 empty="No signal in this time range: no z-score has passed an entry line.",
                 overrides=[_override("short", color=_fixed(_SHORT)), _override("long", color=_fixed(_LONG)),
                            _override("exit", color=_fixed(_QUIET))]),
-        _table("History of signals", "The newest thousand in the time range; a click on a pair opens it.", (24, 10), history,
+        8: _table("History of signals", "The newest thousand in the time range; a click on a pair opens it.", (24, 10), history,
                empty="No signal in this time range: no z-score has passed an entry line.",
                overrides=[
                    _override("Spread", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
                    _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
                ]),
-    ]  # fmt: skip
+    }  # fmt: skip
     return _dashboard(
         "pairflow-alerts",
         "Alerts",
