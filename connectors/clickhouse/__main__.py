@@ -1,4 +1,4 @@
-"""Commands on a store: ``python -m connectors.clickhouse serve | sql | export | schema``.
+"""Commands on a store: ``python -m connectors.clickhouse serve | sql | export | schema | handlers``.
 
 ::
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m connectors.clickhouse", description="Commands on a store."
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | sql | export | schema")
+    commands = parser.add_subparsers(required=True, metavar="serve | sql | export | schema | handlers")
 
     serve = commands.add_parser(
         "serve", help="serve an embedded store over HTTP, read-only, without the flow"
@@ -87,6 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     schema.add_argument("--cluster", required=True, help="its name in remote_servers")
     schema.add_argument("--database", default=DATABASE)
     schema.set_defaults(run=_schema)
+
+    handlers = commands.add_parser("handlers", help="print the REST routes as configuration of a server")
+    handlers.add_argument("--database", default=DATABASE)
+    handlers.set_defaults(run=_handlers)
 
     for command in (sql, export):
         command.add_argument("--store", default=_default_dsn(), help="DSN (default: that of the flow)")
@@ -140,6 +144,13 @@ def _schema(given: argparse.Namespace) -> int:
 
     for statement in Cluster(given.cluster, given.database).schema():
         sys.stdout.write(f"{statement};\n\n")
+    return 0
+
+
+def _handlers(given: argparse.Namespace) -> int:
+    from connectors.clickhouse.api import http_handlers
+
+    sys.stdout.write(http_handlers(given.database))
     return 0
 
 

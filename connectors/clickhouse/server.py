@@ -757,12 +757,9 @@ class EmbeddedServer:
             query = _Query(route.sql, self._database, api.FORMATS[form])
             values = route.bind(request.match_info, request.query)
             query.parameters = {name: escape(value) for name, value in values.items()}
-            query.settings = {
-                "date_time_output_format": "iso",
-                "output_format_json_escape_forward_slashes": "0",
-            }
+            query.settings = dict(api.ANSWER)
             if form == "json":
-                query.settings["output_format_json_array_of_rows"] = "1"
+                query.settings.update(api.ARRAY)
                 query.whole = True
             return await self._answer(request, query)
         except api.RequestError as ex:
