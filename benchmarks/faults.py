@@ -38,8 +38,8 @@ SPEED = 5.0
 """Exchange seconds per second: faults last seconds of exchange time."""
 FAULTS_FOR = 40.0
 """Exchange seconds during which faults occur."""
-CATCH_UP = 60.0
-"""Seconds in which the feed must have healed once the faults are over."""
+CATCH_UP = 150.0
+"""Seconds in which the feed must have healed once the faults are over: REST may time out for 50 of them."""
 MOST_MEMORY = 1_000
 """MB that a process may ever hold: exchange, feed, and all trades and bars of one schedule."""
 TIMEFRAMES = (SECOND, 60 * SECOND)
