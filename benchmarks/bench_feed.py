@@ -397,7 +397,7 @@ def _sustain(seconds: int) -> str:
         f"The simulated exchange in another process, {SUSTAINED:,} trades a second in {len(SYMBOLS)} "
         f"symbols, for {seconds} s: over one WebSocket connection, through Bytewax, to bars of 100 ms, 1 s, "
         "1 min and 5 min. Lost, twice or out of order: against last id - first id + 1 of each symbol. The "
-        "exchange sends at once what 10 ms have brought: its stamps are 5 ms older than its messages on average."
+        "exchange sends what 10 ms brought at once: its stamps are 5 ms older than the messages on average."
     )
     return report("Sustain a fast market", f"{COMMAND} sustain", [row], PACKAGES, note)
 

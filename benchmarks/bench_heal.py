@@ -161,7 +161,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     note = (
         f"{SYMBOLS} symbols with {RATE:,.0f} trades a second in all, from the simulated exchange in another "
-        "process, with Binance's limits: 6,000 weight a minute, of which 80 % is used, 25 for a page of 1,000 "
+        "process, with Binance's limits: 6,000 weight a minute, of which 80 % is used, 25 a page of 1,000 "
         f"trades; REST takes {LATENCY * 1000:.0f} ms to answer. Its port is closed for {OUTAGE:.0f} s, every "
         f"{BETWEEN:.0f} s. A gap: from its detection until its last trade was handed out. All healed: from "
         "the reconnection until nothing is missing any more. Symbols whole: every id once, in order."
