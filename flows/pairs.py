@@ -79,7 +79,7 @@ def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSo
     :raises ArchiveError: when the archive has not the days.
     """
     kind, _, paths = settings.source.partition(":")
-    market, stream = settings.market, settings.stream
+    market, stream = settings.market, settings.trade_stream
     if kind == "recording":
         return RecordingSource(
             [path for path in paths.split(",") if path],
@@ -157,7 +157,7 @@ def build(
         yield Rows("gaps", trades.gaps)
 
     # Recovery state is kept under the flow's name: positions in one feed mean nothing in another.
-    feed = f"{settings.source} {settings.market} {settings.stream}"
+    feed = f"{settings.source} {settings.market} {settings.trade_stream}"
     flow = Dataflow(f"pairs_{settings.source_name}_{zlib.crc32(feed.encode()):08x}")
     arrived = op.input("trades", flow, source)
     trades = op.map("shard", arrived, lambda item: (_KEY, item[1]))

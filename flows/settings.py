@@ -166,7 +166,9 @@ class Settings(BaseSettings):
         description="pairs Y/X of the symbols with commas between, as ETHUSDT/BTCUSDT; empty for all pairs",
     )
     market: Literal["spot", "usdm"] = Field("spot", description="spot or usdm")
-    stream: Literal["trade", "aggTrade"] = Field("trade", description="trade or aggTrade")
+    stream: Literal["", "trade", "aggTrade"] = Field(
+        "", description="trade or aggTrade; live USD-M futures have aggTrade alone, whose bars are equal"
+    )
     timeframes: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_timeframes)] = Field(
         (0, SECOND, 60 * SECOND, 300 * SECOND),
         min_length=1,
@@ -267,6 +269,15 @@ class Settings(BaseSettings):
         return self.source.partition(":")[0]
 
     @property
+    def trade_stream(self) -> str:
+        """The stream that is read: by default trade, and aggTrade of live USD-M futures."""
+        return self.stream or ("aggTrade" if self._is_live_usdm else "trade")
+
+    @property
+    def _is_live_usdm(self) -> bool:
+        return self.source == "binance" and self.market == "usdm"
+
+    @property
     def archive_days(self) -> tuple[date, date]:
         """First and last day of an archive source.
 
@@ -329,6 +340,9 @@ def _cross_faults(settings: Settings) -> dict[str, object]:
         re.search(r"[\s/@!]", s) for s in settings.symbols
     ):
         faults["symbols"] = ",".join(settings.symbols)
+    if settings.stream == "trade" and settings._is_live_usdm:
+        # Nothing documents it, and what was missed cannot be fetched without a key.
+        faults["stream"] = settings.stream
     legs = [pair.split("/") for pair in settings.pairs]
     if len(set(settings.pairs)) != len(legs) or any(
         len(leg) != 2 or leg[0] == leg[1] or not set(leg) <= set(settings.symbols) for leg in legs

@@ -164,6 +164,20 @@ def test_a_timeframe_has_one_name(name: str) -> None:
     assert timeframe_name(length) == name
 
 
+def test_live_futures_are_read_from_aggregates(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().trade_stream == "trade"
+    monkeypatch.setenv("PAIRFLOW_MARKET", "usdm")
+    assert load_settings().trade_stream == "aggTrade"
+    for source in ("simulator", "archive:2024-08-01..2024-08-02", "recording:x"):
+        monkeypatch.setenv("PAIRFLOW_SOURCE", source)
+        assert load_settings().trade_stream == "trade"
+    monkeypatch.setenv("PAIRFLOW_SOURCE", "binance")
+    (fault,) = faults(monkeypatch, STREAM="trade")
+    assert (
+        "PAIRFLOW_STREAM=trade: expected trade or aggTrade; live USD-M futures have aggTrade alone" in fault
+    )
+
+
 def test_alert_rules_come_as_json_or_as_tables_of_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
