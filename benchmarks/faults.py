@@ -314,8 +314,8 @@ def _compare_bars(reader: _Reader, truth: Block) -> Iterator[str]:
             yield f"{name}: {len(ours)} bars, {len(theirs)} without faults"
             continue
         for column in BAR.names or ():
-            if column in ("version", "first_id", "last_id"):
-                continue  # one depends on what came late, the others on the stream: trades or aggregates
+            if column == "version":
+                continue
             differ = ours[column] != theirs[column]
             if differ.any():
                 row = ours[np.argmax(differ)]
