@@ -1124,6 +1124,45 @@ async def test_slow_limits_the_bytes_a_second() -> None:
         assert size < 8_000
 
 
+def test_what_was_held_back_for_a_connection_that_is_gone_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @scenario
+    async def run() -> None:
+        async with (
+            exchange(rate=2_000.0) as (simulator, session),
+            session.ws_connect(simulator.ws_url + "/ws/btcusdt@trade"),
+        ):
+            simulator.inject(Fault("slow", amount=2_000, duration=1.0), Fault("abort", at=0.6))
+            await asyncio.sleep(1.5)
+            assert simulator.connections == 0
+
+    run()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+@scenario
+async def test_hits_say_how_often_each_fault_was_seen() -> None:
+    async with exchange() as (simulator, session):
+        simulator.inject(Fault("abort"), Fault("clock"), Fault("error", count=2), Fault("error", amount=429))
+        for _ in range(4):
+            async with session.get(f"{simulator.url}/api/v3/time") as response:
+                await response.read()
+        # No connection was there to be aborted; the first request met both errors, the first of which won.
+        assert simulator.hits == {"clock": 1, "error 503": 2, "error 429": 1}
+        async with stream(simulator, "/ws/btcusdt@trade"), stream(simulator, "/ws/ethusdt@trade"):
+            simulator.inject(Fault("abort"))
+        assert simulator.hits["abort"] == 2
+
+
+@scenario
+async def test_rest_takes_as_long_as_it_is_told() -> None:
+    async with exchange(rest_latency=0.2) as (simulator, session):
+        begin = time.monotonic()
+        assert await get(simulator, session, "ping") == {}
+        assert time.monotonic() - begin > 0.2
+
+
 @scenario
 async def test_shutdown_is_announced_on_raw_and_combined_streams_before_the_end() -> None:
     async with (
