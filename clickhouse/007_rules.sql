@@ -28,7 +28,7 @@ WITH rule_values AS
     (
         SELECT * FROM pair_metrics
         WHERE (SELECT count() FROM alert_rules WHERE enabled AND for_seconds > 0) > 0
-            AND time >= (SELECT max(time) FROM stored_pair_metrics)
+            AND time >= (SELECT max(time) FROM stored_latest_pair_metrics)
                 - toIntervalSecond((SELECT max(for_seconds) FROM alert_rules WHERE enabled))
         UNION ALL
         SELECT * EXCEPT behind_seconds FROM latest_pair_metrics WHERE behind_seconds <= 60
