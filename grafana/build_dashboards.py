@@ -29,6 +29,8 @@ _PANEL_VERSION = "12.3.3"
 
 CLICKHOUSE = {"type": "grafana-clickhouse-datasource", "uid": "clickhouse"}
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
+GRAFANA = {"type": "grafana", "uid": "grafana"}
+"""Grafana's own store, in every Grafana."""
 
 Z_ENTRY = float(Settings.model_fields["z_entry"].default)
 Z_EXIT = float(Settings.model_fields["z_exit"].default)
@@ -423,7 +425,10 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
     }
     overrides = [
         _override("/.*/", noValue="–"),
-        _override("/^(At|Noticed|Started|Hour|Written)$/", custom__width=195),
+        # Where the times are close together, Grafana would show milliseconds.
+        _override(
+            "/^(At|Noticed|Started|Hour|Written)$/", custom__width=170, unit="time:YYYY-MM-DD HH:mm:ss"
+        ),
         _override("/^Pair$/", custom__width=150),
         *more.pop("overrides", []),
     ]
@@ -468,10 +473,10 @@ def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **m
     """Return a timeline of states, given as numbers, a row for each series."""
     options = {
         "alignValue": "center",
-        "legend": {**_legend(), "showLegend": more.pop("legend", False)},
+        "legend": {**_legend(), "showLegend": False},
         "mergeValues": True,
         "rowHeight": 0.8,
-        "showValue": "auto",
+        "showValue": more.pop("show", "never"),
         "tooltip": {"mode": "single", "sort": "none"},
         **({"perPage": more.pop("per_page")} if "per_page" in more else {}),
     }
@@ -913,8 +918,8 @@ def _pair_signals() -> Json:
         ORDER BY "Time", series
     """)
     return _timeline(
-        "Signals of this pair, by timeframe and window",
-        "Red: short the spread (sell Y, buy X); green: long; gray: flat.",
+        "Signals of this pair by timeframe and window: red short, green long, gray flat",
+        "Short the spread: sell Y, buy X by the hedge ratio. Long: the other way round.",
         (24, 5),
         sql,
         empty=_NO_STATISTICS,
@@ -1000,7 +1005,7 @@ def _scatter() -> Json:
         "Returns of Y over returns of X",
         "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
         " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
-        (12, 17),
+        (12, 18),
         [_query(sql, table=True), _query(label, "B", table=True)],
         {
             "mapping": "auto",
@@ -1048,8 +1053,8 @@ def _summary() -> Json:
         "Half-life, bars": "half_life",
         "Hurst exponent": "hurst",
         "Variance ratio": "variance_ratio",
-        "Volatility of Y, a bar": "volatility_y",
-        "Volatility of X, a bar": "volatility_x",
+        "Volatility of Y, bp a bar": "volatility_y * 10000",
+        "Volatility of X, bp a bar": "volatility_x * 10000",
     }
     tuples = ", ".join(f"('{name}', m.{column})" for name, column in columns.items())
     names = ", ".join(f"'{name}'" for name in columns)
@@ -1087,12 +1092,12 @@ def _summary() -> Json:
     return _table(
         "Summary",
         "Every statistic of the pair at the end of the time range, and what it was within the range.",
-        (12, 17),
+        (12, 18),
         sql,
         empty=_NO_STATISTICS,
         overrides=[
-            _override("Reading", mappings=_READINGS[:0], custom__width=165),
-            _override("Statistic", custom__width=165),
+            _override("Reading", custom__width=195),
+            _override("Statistic", custom__width=170),
         ],
     )
 
@@ -1255,21 +1260,21 @@ def _market_now() -> Json:
             countIf(adf_p_value < {SIGNIFICANT}) AS "Stationary at 5 %",
             countIf(abs(z_score) > {_ENTRY} AND adf_p_value < {SIGNIFICANT}) AS "Both",
             argMaxOrNullIf(pair, abs(z_score), isFinite(z_score)) AS "Farthest out",
-            quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median corr. of returns"
+            quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median correlation"
         FROM
         ({_LATEST})
     """)
     return _tiles(
         "Now",
         "At the end of the time range, at the chosen timeframe, window and method. Beyond entry: |z| over"
-        " PAIRFLOW_Z_ENTRY. Both: beyond entry and stationary, what a pair trader looks for.",
+        " PAIRFLOW_Z_ENTRY. Both: beyond entry and stationary, what a pair trader looks for. The median is of the correlations of returns.",
         (19, 4),
         sql,
-        text={"titleSize": 13, "valueSize": 19},
+        text={"titleSize": 13, "valueSize": 16},
         overrides=[
             _override("Both", thresholds=_steps((None, "text"), (1, _GOOD))),
             _override("Beyond entry", thresholds=_steps((None, "text"), (1, _WARN))),
-            _override("Median corr. of returns", decimals=2),
+            _override("Median correlation", decimals=2),
         ],
     )
 
@@ -1277,8 +1282,7 @@ def _market_now() -> Json:
 def _ranking() -> Json:
     sql = _sql(f"""
         SELECT n.pair AS "Pair", abs(n.z_score) AS "|z|", n.z_score AS "z-score", s.position AS "Spread is",
-            {_finite("n.return_correlation")} AS "Correlation of returns",
-            {_finite("n.correlation")} AS "Correlation", {_finite("n.adf_p_value")} AS "ADF p",
+            {_finite("n.return_correlation")} AS "Corr. returns", {_finite("n.correlation")} AS "Corr. prices", {_finite("n.adf_p_value")} AS "ADF p",
             {_reading('"ADF p"')} AS "Cointegration",
             {_finite("n.half_life")} * {_BAR_MS} / 1000 AS "Half-life", {_finite("n.hedge_ratio")} AS "Hedge ratio",
             {_finite("n.r_squared")} AS "R²", n.y AS y, n.x AS x
@@ -1307,16 +1311,16 @@ def _ranking() -> Json:
                       color=_fixed("blue")),
             _override("|z|", decimals=2, min=0, max=2 * Z_ENTRY, thresholds=z_steps, color={"mode": "thresholds"},
                       custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                      custom__width=180),
+                      custom__width=130),
             _override("z-score", decimals=2),
             _override("Spread is", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
-            _override("/^Correlation/", decimals=3, thresholds=_steps((None, _BAD), (CORRELATED, "text")),
-                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
+            _override("/^Corr/", decimals=3, thresholds=_steps((None, _BAD), (CORRELATED, "text")),
+                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}, custom__width=115),
             _override("ADF p", decimals=4),
             _override("Cointegration", mappings=_READINGS, custom__cellOptions={"type": "color-text"},
-                      custom__width=210),
+                      custom__width=200),
             _override("Half-life", unit="s", decimals=1),
-            _override("Hedge ratio", decimals=5),
+            _override("Hedge ratio", decimals=5, custom__width=110),
             _override("R²", decimals=3),
             _override("/^(y|x)$/", custom__hideFrom__viz=True),
         ],
@@ -1419,8 +1423,8 @@ def _all_signals() -> Json:
         ORDER BY "Time", series
     """)
     return _timeline(
-        "Signals of all pairs",
-        "Red: short the spread (sell Y, buy X); green: long; gray: flat.",
+        "Signals of all pairs: red short, green long, gray flat",
+        "Short the spread: sell Y, buy X by the hedge ratio. Long: the other way round.",
         (24, 9),
         sql,
         empty=_NO_PAIRS,
@@ -1431,10 +1435,10 @@ def _all_signals() -> Json:
 
 def _movers() -> Json:
     sql = _sql("""
-        SELECT b.symbol AS "Symbol", argMax(b.close, b.open_time) AS "Price",
+        SELECT b.symbol AS "Symbol", toString(argMax(b.close, b.open_time)) AS "Price",
             100 * (argMax(b.close, b.open_time) / argMin(b.open, b.open_time) - 1) AS "Change",
             100 * (max(b.high) / min(b.low) - 1) AS "Range", sum(b.quote_volume) AS "Volume",
-            sum(b.trades) AS "Trades", sum(b.taker_buy_quote_volume) / nullIf(sum(b.quote_volume), 0) AS "Taker buys"
+            sum(b.trades) AS "Trades", sum(b.taker_buy_quote_volume) / nullIf(sum(b.quote_volume), 0) AS "Buys"
         FROM bars AS b
         WHERE b.market = ${market:singlequote} AND b.timeframe = ${bars:singlequote} AND $__timeFilter_ms(b.open_time)
         GROUP BY b.symbol
@@ -1442,7 +1446,7 @@ def _movers() -> Json:
     """)
     return _table(
         "Movers",
-        "Symbols over the time range. Volume in the quote asset; taker buys: the part of it that takers bought.",
+        "Symbols over the time range. Volume in the quote asset; buys: the part of it that takers bought.",
         (12, 9),
         sql,
         empty=_NO_BARS,
@@ -1451,9 +1455,9 @@ def _movers() -> Json:
             _override("Change", unit="percent", decimals=2, thresholds=_steps((None, _BAD), (0, _GOOD)),
                       color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
             _override("Range", unit="percent", decimals=2),
-            _override("Price", decimals=4),
-            _override("/Volume|Trades/", unit="short"),
-            _override("Taker buys", unit="percentunit", decimals=0),
+            _override("Price", custom__align="right"),
+            _override("/Volume|Trades/", unit="short", custom__width=105),
+            _override("Buys", unit="percentunit", decimals=0),
         ],
     )  # fmt: skip
 
@@ -1565,7 +1569,7 @@ def pipeline_dashboard() -> Json:
     """)
     connections = _sql("""
         SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
-            s.labels['name'] AS series,
+            concat('connection ', s.labels['name']) AS series,
             argMax(transform(s.labels['state'], ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS "Value"
         FROM pipeline_metrics AS s
         WHERE s.name = 'pairflow_connection' AND $__timeFilter_ms(s.time)
@@ -1584,8 +1588,8 @@ def pipeline_dashboard() -> Json:
     quality = _sql("""
         SELECT toStartOfHour(b.open_time) AS "Hour", b.symbol AS "Symbol", count() AS "Bars",
             sum(b.trades) AS "Trades",
-            greatest(0, maxIf(b.last_id, b.trades > 0) - minIf(b.first_id, b.trades > 0) + 1 - toInt64(sum(b.trades)))
-                AS "Missing ids",
+            if(countIf(b.first_id >= 0) = 0, 0, maxIf(b.last_id, b.first_id >= 0) - minIf(b.first_id, b.first_id >= 0) + 1
+                - toInt64(sumIf(b.trades, b.first_id >= 0))) AS "Missing ids",
             countIf(b.provisional) AS "Provisional", countIf(b.version > 1) AS "Revised",
             countIf(b.trades = 0) AS "Without trades"
         FROM bars AS b
@@ -1619,6 +1623,7 @@ def pipeline_dashboard() -> Json:
             empty="No connection in this time range. Replays have none; a live flow says why in its log.",
             mappings=_values(_1=("connecting", _WARN), _2=("live", _GOOD), _3=("retiring", "blue"), _0=("?", _FLAT)),
             span=15000,
+            show="auto",
             interval="5s",
             maxDataPoints=600,
         ),
@@ -1769,7 +1774,9 @@ def pipeline_dashboard() -> Json:
             (24, 6),
             runs,
             empty="The flow has never run on this store.",
-            overrides=[_override("Versions", custom__width=560), _override("/Process|Pairs/", custom__width=80)],
+            overrides=[_override("Versions", custom__wrapText=True), _override("Symbols", custom__width=170, custom__wrapText=True),
+                       _override("Source", custom__width=95), _override("ClickHouse", custom__width=105),
+                       _override("/Market|Host|Process|Pairs/", custom__width=75)],
         ),
         22: _row(
             "Seen from outside (Prometheus)",
@@ -1811,17 +1818,69 @@ def _outside(title: str, description: str, expr: str, **more: Any) -> Json:
 # ------------------------------------------------------------------------------------------------- alerts
 
 _HOW_TO = """
-A rule is a row of `alert_rules`. It is evaluated every 10 s on every pair it fits, and notified through Grafana.
+A rule is a row of `alert_rules`, evaluated every 10 s on every pair it fits, and notified through Grafana.
 
 ```sql
 INSERT INTO alert_rules (name, pair, timeframe, metric, condition, threshold, for_seconds)
 VALUES ('Far out', 'ETHUSDT/BTCUSDT', '1m', 'z_score', 'abs >', 2.5, 30)
 ```
 
-Empty `pair`, `timeframe`, `method` and `window` 0 mean all. `metric` is a number of `pair_metrics`; `condition` is
-`>` `>=` `<` `<=`, with `abs` before it for the magnitude. `ALTER TABLE alert_rules DELETE WHERE name = 'Far out'`
-removes a rule.
+`pair`, `timeframe`, `method` left out or empty, and `window` 0, mean all. `metric` is a number of `pair_metrics`; `condition` is
+`>` `>=` `<` `<=`, with `abs` before it for the magnitude. `DELETE FROM alert_rules WHERE name = 'Far out'` removes a rule.
 """
+
+
+def _alert_history() -> Json:
+    """Return the list of what Grafana noted of the alerts that belong to this dashboard; see rules.yaml."""
+    query = {
+        "refId": "A",
+        "datasource": GRAFANA,
+        "queryType": "annotations",
+        "target": {"type": "dashboard", "limit": 500},
+    }
+    columns = {
+        "time": "At",
+        "newState": "State",
+        "alertName": "Alert",
+        "For": "For",
+        "text": "Labels and values",
+    }
+    panel = _table(
+        "History of alerts",
+        "When alerts began and ended in the time range, as Grafana noted it.",
+        (16, 10),
+        "",
+        empty="No alert has begun or ended in this time range.",
+        overrides=[
+            _override("State", mappings=_patterns(
+                ("^Alerting.*", _BAD), ("^Normal.*", _GOOD), ("^Pending.*", _WARN), (".*", _FLAT)),
+                custom__cellOptions={"type": "color-text"}, custom__width=130),
+            _override("Alert", custom__width=160), _override("For", custom__width=150),
+            _override("Labels and values", custom__inspect=True),
+        ],
+        transformations=[
+            {
+                "id": "extractFields",
+                "options": {
+                    "source": "text",
+                    "format": "regexp",
+                    "regExp": r"/[ {](?:pair|symbol)=(?<For>[^,}]+)/",
+                    "replace": False,
+                    "keepTime": False,
+                },
+            },
+            {
+                "id": "organize",
+                "options": {
+                    "includeByName": dict.fromkeys(columns, True),
+                    "indexByName": {name: index for index, name in enumerate(columns)},
+                    "renameByName": columns,
+                },
+            }
+        ],
+        sort_by=[("At", True)],
+    )  # fmt: skip
+    return panel | {"datasource": GRAFANA, "targets": [query]}
 
 
 def alerts_dashboard() -> Json:
@@ -1853,9 +1912,10 @@ def alerts_dashboard() -> Json:
     """)
     history = _sql(
         """
-        SELECT m.time AS "At", m.pair AS "Pair", {position} AS "Spread", m.timeframe AS "Timeframe",
+        SELECT m.time AS "At", m.pair AS "Pair", {position} AS "Signal", m.timeframe AS "Timeframe",
             m.window AS "Window", m.method AS "Method", m.z_score AS "z-score", m.hedge_ratio AS "Hedge ratio",
-            m.spread AS "Value of the spread", m.price_y AS "Price of Y", m.price_x AS "Price of X", m.y AS y, m.x AS x
+            m.spread AS "Spread", toString(m.price_y) AS "Price of Y",
+            toString(m.price_x) AS "Price of X", m.y AS y, m.x AS x
         FROM signals AS m
         WHERE m.market = ${market:singlequote} AND $__timeFilter_ms(m.time)
         ORDER BY m.time DESC
@@ -1885,24 +1945,14 @@ def alerts_dashboard() -> Json:
             "type": "alertlist",
             "title": "Firing now",
             "description": "All alerts of Grafana that are firing or about to.",
-            "gridPos": {"w": 12, "h": 10},
+            "gridPos": {"w": 8, "h": 10},
             "options": {
                 "viewMode": "list", "groupMode": "default", "groupBy": [], "maxItems": 50, "sortOrder": 3,
                 "dashboardAlerts": False, "alertName": "", "alertInstanceLabelFilter": "",
                 "stateFilter": {"firing": True, "pending": True, "recovering": True, "noData": True, "error": True, "normal": False},
             },
         },
-        3: {
-            "type": "annolist",
-            "title": "History of alerts",
-            "description": "When alerts began and ended, as Grafana noted it.",
-            "gridPos": {"w": 12, "h": 10},
-            "options": {
-                "limit": 100, "navigateAfter": "10m", "navigateBefore": "10m", "navigateToPanel": True,
-                "onlyFromThisDashboard": False, "onlyInTimeRange": False, "showTags": True, "showTime": True,
-                "showUser": False, "tags": [],
-            },
-        },
+        3: _alert_history(),
         4: _table("Your rules on every pair they fit", "The metric now, and whether its condition has held for long enough.",
                (24, 8), states,
                empty="No rule fits a pair that has statistics now. Write one: see below.",
@@ -1911,14 +1961,14 @@ def alerts_dashboard() -> Json:
                              custom__cellOptions={"type": "color-text"}),
                    to_pair, hidden,
                ]),
-        5: _table("Your rules", "Rows of the table alert_rules.", (15, 8), rules,
-               empty="No rules of your own yet: write one as the panel beside this one shows.",
+        5: _table("Your rules", "Rows of the table alert_rules.", (24, 7), rules,
+               empty="No rules of your own yet: write one as the panel below shows.",
                overrides=[
                    _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=60,
                              custom__cellOptions={"type": "color-text"}),
                    _override("For", unit="s"),
                ]),
-        6: _text("How to write a rule", _HOW_TO, (9, 8)),
+        6: _text("How to write a rule", _HOW_TO, (24, 7)),
         7: _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
                 interval="5s", maxDataPoints=200, unit="short", calcs=("sum",),
                 empty="No signal in this time range: no z-score has passed an entry line.",
@@ -1927,8 +1977,8 @@ def alerts_dashboard() -> Json:
         8: _table("History of signals", "The newest thousand in the time range; a click on a pair opens it.", (24, 10), history,
                empty="No signal in this time range: no z-score has passed an entry line.",
                overrides=[
-                   _override("Spread", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
-                   _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
+                   _override("Signal", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
+                   _override("/^Price of/", custom__align="right"), _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
                ]),
     }  # fmt: skip
     return _dashboard(
