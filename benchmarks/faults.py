@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import resource
+import signal
 import sys
 import threading
 import time
@@ -339,6 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--at-once", type=int, default=8, help="how many side by side")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the processes end with this one
     outcomes = []
     for outcome in run_all(range(options.first, options.first + options.seeds), options.at_once):
         outcomes.append(outcome)

@@ -288,7 +288,7 @@ class RestClient:
             _LOG.warning("the exchange asks for a pause", host=host, status=status, seconds=wait)
             return None
         if status in (403, 451):
-            self._bar(host, status, now)
+            self._bar(host, now)
             return None
         # A missing key, or a path that this host does not have: the host will never answer this.
         if status in (401, 404) or code in (-2014, -2015, -1002):
@@ -299,15 +299,15 @@ class RestClient:
             raise RestError(msg)
         return None
 
-    def _bar(self, host: str, status: int, now: float) -> None:
+    def _bar(self, host: str, now: float) -> None:
         """Leave a host alone for a while, longer each time: its firewall counts on."""
         length = min(2 * self._barred.get(host, (0.0, _SHORTEST_BAR / 2))[1], _LONGEST_BAR)
         self._barred[host] = now + length, length
         self._bars += 1
         if self._bars == max(_BARRED_NOTICE, len(self.endpoints)):
             _LOG.warning(
-                f"Binance's REST refuses this address (HTTP {status} of {host}: its firewall, or a region it "
-                "does not serve): missed trades cannot be fetched until it relents; trying on, every "
+                f"Binance's REST refuses this address ({host}: {self.problem}): its firewall, or a region it "
+                "does not serve. Missed trades cannot be fetched until it relents; trying on, every "
                 f"{_LONGEST_BAR:.0f} s at last. Send fewer requests from this address, use another network, "
                 "or name hosts that answer: PAIRFLOW_REST_URL"
             )
@@ -323,7 +323,8 @@ def _error(body: bytes) -> tuple[int, str]:
         parsed = orjson.loads(body)
         return int(parsed["code"]), str(parsed["msg"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return 0, body[:200].decode("utf-8", "replace")
+        page = body.lstrip().startswith(b"<")  # of a firewall or a proxy: nothing for one line
+        return 0, "" if page else body[:200].decode("utf-8", "replace")
 
 
 def _microseconds(stamp: int) -> int:

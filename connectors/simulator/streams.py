@@ -120,13 +120,11 @@ class Connection:
 
     def release(self, now: float) -> None:
         """Send what was held back and is due."""
-        if self.transport.is_closing():
-            self.waiting.clear()
-            self.waiting_size = 0
         while self.waiting and self.waiting[0][0] <= now and not self.silent:
             part = self.waiting.popleft()[1]
             self.waiting_size -= len(part)
-            self.transport.write(part)
+            if not self.transport.is_closing():  # a write may find that the client has gone
+                self.transport.write(part)
 
     def tamper(self, payloads: Iterable[tuple[str, bytes]]) -> bytes:
         """Return trade frames as the frame faults under way leave them.
