@@ -1,7 +1,4 @@
-"""Clients that no one here wrote use the simulated exchange unchanged but for the URL.
-
-They are no part of the lock: ``pip install python-binance ccxt`` to run these tests.
-"""
+"""Clients that no one here wrote use the simulated exchange unchanged but for the URL."""
 
 import asyncio
 import functools
