@@ -957,10 +957,35 @@ func main() {
 }
 """
 
+JAVA = """
+import java.sql.*;
+
+class Ask {
+    public static void main(String[] arguments) throws Exception {
+        String sql = "SELECT id, time, price FROM trades WHERE symbol = ?";
+        try (Connection c = DriverManager.getConnection(arguments[0]);
+             PreparedStatement q = c.prepareStatement(sql)) {
+            q.setString(1, "BTCUSDT");
+            long rows = 0, ids = 0;
+            try (ResultSet r = q.executeQuery()) {
+                for (; r.next(); rows++) ids += r.getLong("id");
+            }
+            String refused = "";
+            try (Statement s = c.createStatement()) {
+                s.execute("DROP TABLE stored_trades");
+            } catch (SQLException e) {
+                refused = e.getMessage().contains("READONLY") ? "READONLY" : e.getMessage();
+            }
+            System.out.println(rows + " " + ids + " " + refused);
+        }
+    }
+}
+"""
+
 # They download and, for Go, compile a client: more than a minute.
 clients = pytest.mark.skipif(
     "PAIRFLOW_TEST_CLIENTS" not in os.environ,
-    reason="set PAIRFLOW_TEST_CLIENTS=1 to try the Node and Go clients",
+    reason="set PAIRFLOW_TEST_CLIENTS=1 to try the Node, Go and Java clients",
 )
 
 
@@ -986,3 +1011,14 @@ def test_the_go_client_that_grafana_uses_asks(server: EmbeddedServer, tmp_path: 
     run("go", "mod", "init", "ask", folder=tmp_path)
     run("go", "get", "github.com/ClickHouse/clickhouse-go/v2", folder=tmp_path)
     assert run("go", "run", ".", f"{server.host}:{server.port}", folder=tmp_path) == f"{TRADES} <nil> true"
+
+
+@clients
+@pytest.mark.skipif(shutil.which("mvn") is None, reason="no Maven here")
+def test_the_java_client_asks(server: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "Ask.java").write_text(JAVA)
+    for jar in ("com.clickhouse:clickhouse-jdbc:0.9.8:jar:all", "org.slf4j:slf4j-api:2.0.17"):
+        run("mvn", "-q", "dependency:copy", f"-Dartifact={jar}", "-DoutputDirectory=.", folder=tmp_path)
+    address = f"jdbc:clickhouse://{server.host}:{server.port}/pairflow"
+    told = run("java", "-cp", "*", "Ask.java", address, folder=tmp_path)
+    assert told.splitlines()[-1] == f"{TRADES} {TRADES * (TRADES - 1) // 2} READONLY"

@@ -136,6 +136,7 @@ _SETTINGS = re.compile(
     r"|allow_experimental_analyzer|do_not_merge_across_partitions_select_final|decimal_check_overflow"
     r"|any_join_distinct_right_table_keys|count_distinct_implementation|short_circuit_function_evaluation"
     r"|distinct_overflow_mode|enable_positional_arguments"
+    r"|async_insert|wait_for_async_insert"  # the Java client sends them with a SELECT, too
 )
 
 # Parameters of the HTTP interface itself, which are no settings. Sessions hold nothing here: no query changes
