@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parents[1]
 DATA_SOURCES = {"clickhouse": "grafana-clickhouse-datasource", "prometheus": "prometheus"}
-"""Pinned uid of each data source, with its type."""
+"""Pinned uid of each data source that is provisioned, with its type."""
 
 NUMBERS = re.compile(r"(Nullable\()?(LowCardinality\()?(U?Int(8|16|32|64)|Float(32|64)|Decimal.*)\)*")
 TEXTS = re.compile(r"(LowCardinality\()?(Nullable\()?(String|Enum8.*|Enum16.*)\)*")

@@ -325,7 +325,9 @@ class Link(Strict):
 class FieldDefaults(Strict):
     custom: Json = {}
     noValue: str = ""
-    unit: Literal["none", "short", "percent", "percentunit", "s", "bytes", ""] = ""
+    unit: Literal["none", "short", "percent", "percentunit", "s", "bytes", "time:YYYY-MM-DD HH:mm:ss", ""] = (
+        ""
+    )
     decimals: int = 0
     min: float | int | None = None
     max: float | int | None = None
@@ -373,6 +375,20 @@ class PrometheusQuery(Strict):
     range: Literal[True]
 
 
+class AnnotationTarget(Strict):
+    type: Literal["dashboard"]
+    limit: int
+
+
+class GrafanaQuery(Strict):
+    """What Grafana's own data source reads of a query for its annotations."""
+
+    refId: str
+    datasource: DataSource
+    queryType: Literal["annotations"]
+    target: AnnotationTarget
+
+
 class Grid(Strict):
     x: int = Field(ge=0)
     y: int = Field(ge=0)
@@ -387,19 +403,64 @@ class ToMatrix(Strict):
     emptyValue: Literal["null"]
 
 
+class Naming(Strict):
+    asLabels: Literal[False]
+
+
+class Partition(Strict):
+    fields: list[str]
+    keepFields: Literal[False]
+    naming: Naming
+
+
+class ConfigMapping(Strict):
+    fieldName: str
+    handlerKey: Literal["displayName"]
+
+
+class ConfigFromData(Strict):
+    configRefId: str
+    applyTo: Matcher
+    mappings: list[ConfigMapping]
+
+
+class Extraction(Strict):
+    source: str
+    format: Literal["regexp"]
+    regExp: str
+    replace: Literal[False]
+    keepTime: Literal[False]
+
+
+class Organization(Strict):
+    includeByName: dict[str, Literal[True]]
+    indexByName: dict[str, int]
+    renameByName: dict[str, str]
+
+
+TRANSFORMATIONS: dict[str, type[Strict]] = {
+    "groupingToMatrix": ToMatrix,
+    "partitionByValues": Partition,
+    "configFromData": ConfigFromData,
+    "extractFields": Extraction,
+    "organize": Organization,
+}
+
+
 class Transformation(Strict):
-    id: Literal["groupingToMatrix"]
-    options: ToMatrix
+    id: str
+    options: Json
 
 
 class Panel(Strict):
     id: int
     type: str
+    pluginVersion: str = ""
     title: str
     gridPos: Grid
     description: str = ""
     datasource: DataSource | None = None
-    targets: list[ClickHouseQuery | PrometheusQuery] = []
+    targets: list[ClickHouseQuery | PrometheusQuery | GrafanaQuery] = []
     options: Json = {}
     fieldConfig: FieldConfig | None = None
     interval: Literal["100ms", "1s", "5s"] = "1s"
@@ -505,6 +566,8 @@ def check_panel(panel: Json) -> None:
     if kind == "row":
         return
     OPTIONS[kind].model_validate(panel["options"])
+    for transformation in panel.get("transformations", []):
+        TRANSFORMATIONS[transformation["id"]].model_validate(transformation["options"])
     config = panel.get("fieldConfig")
     if config is None:
         return

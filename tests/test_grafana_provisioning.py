@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from connectors.clickhouse.store import Store
+from connectors.clickhouse.store import Dsn, Store
 from flows.settings import Settings
+from grafana import build_dashboards as built
 from grafana.start import (
     CHANNELS,
     CONTACT_POINT,
@@ -112,6 +115,8 @@ class Annotations(Strict):
     description: str = Field(min_length=10)
     value: str
     link: str
+    dashboard: Literal["pairflow-alerts"] = Field(alias="__dashboardUid__")
+    panel: str = Field(alias="__panelId__", pattern=r"^\d+$")
 
 
 class Labels(Strict):
@@ -124,8 +129,6 @@ class Rule(Strict):
     title: str
     condition: str
     data: list[Query] = Field(min_length=2)
-    dashboardUid: str  # noqa: N815
-    panelId: int  # noqa: N815
     noDataState: Literal["NoData", "Alerting", "OK", "KeepLast"]  # noqa: N815
     execErrState: Literal["Alerting", "Error", "OK", "KeepLast"]  # noqa: N815
     for_: str = Field(alias="for", pattern=DURATION)
@@ -547,32 +550,17 @@ def test_a_store_without_rows_gives_no_value(empty_store: Served, name: str, sql
     assert empty_store.ask(expand_macros(sql, Range(0, 600))).rows == [], name
 
 
-PANELS = {
-    "pairflow-z-score": "z-score of the spread",
-    "pairflow-spread-level": "Spread",
-    "pairflow-correlation": "Correlation",
-    "pairflow-cointegration": "Stationarity of the spread",
-    "pairflow-hedge-ratio": "Hedge ratio",
-    "pairflow-down": "Now",
-    "pairflow-feed": "Connections",
-    "pairflow-gap": "Gaps and their repair",
-    "pairflow-lag": "Lag",
-    "pairflow-inserts": "Failures",
-    "pairflow-user-rules": "Your rules on every pair they fit",
-}
-
-
-def test_an_alert_leads_to_the_panel_that_shows_it() -> None:
+def test_an_alert_leads_to_the_dashboard_that_shows_it_and_is_listed_among_the_others() -> None:
     titles, variables = {}, {}
     for path in (ROOT / "grafana" / "dashboards").glob("*.json"):
         dashboard = json.loads(path.read_text())
         variables[dashboard["uid"]] = {variable["name"] for variable in dashboard["templating"]["list"]}
         for outer in dashboard["panels"]:
             for panel in (outer, *outer.get("panels", ())):
-                titles[dashboard["uid"], panel["id"]] = panel["title"]
+                titles[dashboard["uid"], str(panel["id"])] = panel["title"]
     for group in RULES.groups:
         for rule in group.rules:
-            assert titles[rule.dashboardUid, rule.panelId] == PANELS[rule.uid]
+            assert titles[rule.annotations.dashboard, rule.annotations.panel] == "History of alerts"
             # Grafana's external URL ends with a slash.
             found = re.search(r"\{\{ externalURL \}\}d/([\w-]+)\??(.*)", rule.annotations.link)
             assert found
@@ -588,6 +576,65 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(f"chdb://{tmp_path / 'data'}", source="binance")
     yield opened
     opened.close()
+
+
+def test_a_block_that_is_stored_twice_shows_once(store: Store) -> None:
+    """Targets of views do not drop repeated blocks unless they ask for it: equal rows replace each other."""
+    here = "FROM system.tables WHERE database = currentDatabase()"
+    made = [
+        sql for (sql,) in store.query(f"SELECT create_table_query {here} AND engine = 'MaterializedView'")
+    ]
+    assert made
+    for sql in made:
+        target = re.search(r" TO (?:\w+\.)?(\w+)", sql)
+        assert target, f"a view with a table of its own: {sql}"
+        engine = (
+            "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = {t:String}"
+        )
+        ((kind,),) = store.query(engine, {"t": target[1]})
+        assert re.match(r"(Replicated)?ReplacingMergeTree|.*deduplication_window = [1-9]", kind), target[1]
+    store.client.command("SYSTEM STOP MERGES")
+    row = "INSERT INTO stored_pair_metrics (market, pair, timeframe, time) VALUES ('spot', 'A/B', '1m', 1)"
+    for _ in range(2):
+        store.client.command(row)
+    assert store.query("SELECT count() FROM stored_pair_metrics") == [(2,)]
+    for view in ("pair_metrics", "latest_pair_metrics"):
+        assert store.query(f"SELECT count() FROM {view}") == [(1,)]
+
+
+class _Client:
+    """Stands for a server: notes the settings of inserts."""
+
+    settings: dict[str, str]
+
+    def insert_arrow(self, table: str, rows: Any, *, database: str, settings: dict[str, str]) -> None:
+        self.settings = settings
+
+
+def test_a_server_answers_an_insert_once_its_rows_are_stored() -> None:
+    """It would else gather rows first, which is its default since 26.3."""
+    client = _Client()
+    Store(Dsn.parse("clickhouse://h/pairflow"), client, "").insert("bars", pa.table({"a": [1]}))  # type: ignore[arg-type]
+    assert client.settings["async_insert"] == "0"
+    users = ElementTree.parse(ROOT / "clickhouse" / "users.d" / "pairflow.xml")
+    assert users.findtext("profiles/pairflow_writer/async_insert") == "0"
+
+
+def test_grafana_keeps_the_plugins_that_it_has(tmp_path: Path) -> None:
+    """It would else renew them in place at its start, and lose those that it cannot write or fetch."""
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
+    for environment in (grafana_variables(tmp_path, tmp_path), service["environment"]):
+        assert environment["GF_PLUGINS_PREINSTALL_AUTO_UPDATE"] == "false"
+    assert not service.get("read_only")
+    assert service["image"] == IMAGE
+
+
+def test_types_of_grafana_are_those_of_its_version() -> None:
+    """An epoch in its version makes the package index prefer types of Grafana 10.1."""
+    for name in ("pyproject.toml", "requirements.lock", "requirements-dev.lock"):
+        found = re.findall(r"grafana-foundation-sdk([^\s;\\\"']*)", (ROOT / name).read_text())
+        assert set(found) <= {"==0.0.21"}, f"{name}: pin grafana-foundation-sdk==0.0.21"
+    assert IMAGE.endswith(f":{built._PANEL_VERSION}")
 
 
 def _metrics(store: Store, timeframe: str, window: int, method: str, observations: int) -> None:
