@@ -1,5 +1,10 @@
 """Write trades to an embedded store and read them back, beside the other ways there are.
 
+    python -m benchmarks.bench_store [--many 100000000]
+
+``--many`` stores so many synthetic trades, some of them twice, and asks the table, where these count twice,
+and the view, where no row does.
+
 Tried, and left out:
 
 * chDB's table function ``Python(table)`` instead of the file that clickhouse-connect hands over: a tenth
@@ -9,9 +14,15 @@ Tried, and left out:
 * Gorilla for prices and quantities, as ClickHouse's guides have it: larger than plain ZSTD on real trades.
 """
 
+import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +56,7 @@ def trades(first: int = 0) -> Block:
     return rows
 
 
-def write_rows(store: Store, columns: Columns) -> list[Row]:
+def write_rows(store: Store, remote: Store, columns: Columns) -> list[Row]:
     """Time the ways to write a block."""
     rows = trades()
     table = columns("trades", rows)
@@ -57,8 +68,12 @@ def write_rows(store: Store, columns: Columns) -> list[Row]:
     )
     connection = chdb.connect(store.dsn.path)  # type: ignore[no-untyped-call]
 
-    def insert(data: Any, *, column_oriented: bool) -> None:
-        store.client.insert(
+    remote.client.command(
+        "CREATE TABLE raw (id Int64, time Int64, price Float64, quantity Float64) ENGINE = Null"
+    )
+
+    def insert(data: Any, *, column_oriented: bool, into: Store = store) -> None:
+        into.client.insert(
             "raw",
             data,
             column_names=names,
@@ -75,6 +90,10 @@ def write_rows(store: Store, columns: Columns) -> list[Row]:
                 + ", ".join(table.column_names)
                 + ") SELECT * FROM Python(table)"
             ),
+            "store.insert over HTTP, thrown away": lambda: remote.insert("thrown_away", table),
+            "4 numpy columns over HTTP, thrown away": lambda: insert(
+                numpy_columns, column_oriented=True, into=remote
+            ),
             "4 numpy columns, thrown away": lambda: insert(numpy_columns, column_oriented=True),
             "4 columns as tuples (a tenth), thrown away": lambda: insert(tuples, column_oriented=False),
         },
@@ -90,6 +109,72 @@ def write_rows(store: Store, columns: Columns) -> list[Row]:
         }
         for name, seconds in times.items()
     ]
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[Store]:
+    """Open a store over HTTP, at a process that answers as a server does and throws trades away."""
+    program = (
+        "import sys; from pathlib import Path; from tests.test_clickhouse_sink import Server\n"
+        "server = Server(Path(sys.argv[1])); print(server.server_address[1], flush=True); sys.stdin.read()"
+    )
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline())
+        with Store.open(f"clickhouse://127.0.0.1:{port}/pairflow", source="binance") as store:
+            store.client.command("CREATE TABLE thrown_away AS stored_trades ENGINE = Null")
+            yield store
+    finally:
+        process.communicate()
+
+
+def read_many(store: Store, rows: int) -> list[Row]:
+    """Time questions to a large table, and to the view that shows each of its rows once."""
+    per_symbol = rows // len(SYMBOLS)
+    step = per_symbol // 10
+    for symbol in SYMBOLS:
+        for first in range(0, per_symbol, step):
+            # A hundredth is written again, as after a kill.
+            for begin, count in ((first, step), (first, step // 100)):
+                store.client.command(
+                    "INSERT INTO stored_trades (market, symbol, id, time, price, quantity, buyer_is_maker,"
+                    " first_id, last_id, in_bars, source) SELECT 'spot', {s:String}, n,"
+                    " toDateTime64(1700000000, 6, 'UTC') + toIntervalMillisecond(30 * n),"
+                    " round(50000 + 100 * sin(n / 1000) + rand(1) % 100 / 100, 2), rand(2) % 1000 / 1000,"
+                    " rand(3) % 2, n, n, 1, 'binance'"
+                    f" FROM (SELECT toInt64({begin} + number) AS n FROM numbers({count}))",
+                    {"s": symbol},
+                )
+        print(f"stored {symbol}", file=sys.stderr)
+    ((stored, once),) = store.query(
+        "SELECT (SELECT count() FROM stored_trades), (SELECT count() FROM trades)"
+    )
+    middle = per_symbol // 2
+    questions = {
+        "5,000 trades of a symbol by id": "SELECT avg(price) FROM {t} WHERE symbol = 'S3USDT'"
+        f" AND id BETWEEN {middle} AND {middle + 5_000}",
+        "an hour of a symbol": "SELECT avg(price) FROM {t} WHERE market = 'spot' AND symbol = 'S3USDT' AND"
+        f" time BETWEEN addMilliseconds(toDateTime64(1700000000, 6, 'UTC'), {30 * middle})"
+        f" AND addMilliseconds(toDateTime64(1700003600, 6, 'UTC'), {30 * middle})",
+        "volume of each symbol, all rows": "SELECT symbol, sum(quantity) FROM {t} GROUP BY symbol",
+    }
+    lines: list[Row] = []
+    for name, sql in questions.items():
+        times = interleaved(
+            {t: partial(store.query, sql.format(t=t)) for t in ("stored_trades", "trades")}, 3
+        )
+        lines.append(
+            {
+                "": name,
+                f"table, {stored:,} rows, ms": times["stored_trades"] * 1e3,
+                f"view, {once:,} rows, ms": times["trades"] * 1e3,
+            }
+        )
+    return lines
 
 
 def read_rows(store: Store, columns: Columns) -> list[Row]:
@@ -132,13 +217,24 @@ def read_rows(store: Store, columns: Columns) -> list[Row]:
 
 def main() -> None:
     """Print all tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--many", type=int, default=0, metavar="ROWS")
+    many: int = parser.parse_args().many
     columns = Columns(market="spot", source="binance", symbols=SYMBOLS, pairs=[])
     folder = Path(tempfile.mkdtemp())
     try:
         with Store.open(f"chdb://{folder}/store", source="binance") as store:
             note = f"Trades of ten symbols in blocks of {BLOCK:,}, eleven columns."
-            print(report("Write trades", COMMAND, write_rows(store, columns), PACKAGES, note))
+            with _server(folder / "remote") as remote:
+                lines = write_rows(store, remote, columns)
+            print(report("Write trades", COMMAND, lines, PACKAGES, note))
             print(report("Read trades", COMMAND, read_rows(store, columns), PACKAGES))
+        if many:
+            with Store.open(f"chdb://{folder}/many", source="binance") as store:
+                command = f"{COMMAND} --many {many}"
+                print(report("Read many trades", command, read_many(store, many), PACKAGES))
     finally:
         shutil.rmtree(folder)
 

@@ -293,7 +293,9 @@ def test_asked_to_stop_the_sink_loses_patience(monkeypatch: pytest.MonkeyPatch) 
 # between both a proxy that misbehaves as told.
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class Server(http.server.ThreadingHTTPServer):
+    """An embedded store behind HTTP, that takes inserts as a ClickHouse server does."""
+
     daemon_threads = True
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -334,7 +336,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
+    server: Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Stay quiet."""
@@ -423,15 +425,15 @@ class _Proxy:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[_Server, _Proxy]]:
-    server = _Server(tmp_path)
+def served(tmp_path: Path) -> Iterator[tuple[Server, _Proxy]]:
+    server = Server(tmp_path)
     proxy = _Proxy(server.server_address[1])
     yield server, proxy
     proxy.close()
     server.stop()
 
 
-def test_faults_between_sink_and_server_lose_and_double_nothing(served: tuple[_Server, _Proxy]) -> None:
+def test_faults_between_sink_and_server_lose_and_double_nothing(served: tuple[Server, _Proxy]) -> None:
     server, proxy = served
     sink = ClickHouseSink(f"clickhouse://127.0.0.1:{proxy.port}/pairflow", **RUN)
     part = sink.build_part("step", "store", None)
@@ -451,7 +453,7 @@ def test_faults_between_sink_and_server_lose_and_double_nothing(served: tuple[_S
 
 
 def test_a_restart_of_the_server_is_waited_out(tmp_path: Path) -> None:
-    server = _Server(tmp_path)
+    server = Server(tmp_path)
     port = server.server_address[1]
     sink = ClickHouseSink(f"clickhouse://127.0.0.1:{port}/pairflow", **RUN)
     part = sink.build_part("step", "store", None)
@@ -464,14 +466,14 @@ def test_a_restart_of_the_server_is_waited_out(tmp_path: Path) -> None:
     wait_for(lambda: sink.status.last_error)
     assert flushing.is_alive()
     assert "no answer from ClickHouse" in sink.status.last_error
-    server = _Server(tmp_path, port)
+    server = Server(tmp_path, port)
     flushing.join()
     assert server.engine.query("SELECT count() FROM pairflow.trades", "TSV").bytes() == b"20\n"
     part.close()
     server.stop()
 
 
-def test_a_full_disk_is_waited_out_and_a_wrong_table_is_not(served: tuple[_Server, _Proxy]) -> None:
+def test_a_full_disk_is_waited_out_and_a_wrong_table_is_not(served: tuple[Server, _Proxy]) -> None:
     server, proxy = served
     sink = ClickHouseSink(f"clickhouse://127.0.0.1:{proxy.port}/pairflow", **RUN)
     part = sink.build_part("step", "store", None)
