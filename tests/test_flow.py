@@ -68,7 +68,9 @@ def contents(folder: Path) -> dict[str, list[Any]]:
 def replayed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over the USD-M recordings, from beginning to end."""
     folder = tmp_path_factory.mktemp("replayed")
-    finish(start(folder, SOURCE=f"recording:{data / 'recorded' / 'usdm'}", MARKET="usdm"))
+    rules = '[{"metric": "adf_p_value", "condition": ">", "threshold": 0.1, "window": 60}]'
+    source = f"recording:{data / 'recorded' / 'usdm'}"
+    finish(start(folder, SOURCE=source, MARKET="usdm", ALERT_RULES=rules))
     return folder
 
 
@@ -92,12 +94,16 @@ def test_a_recording_is_stored_whole_and_the_flow_ends_by_itself(
             assert bars == [(int(row["open_time"]), *(float(row[name]) for name in names)) for row in whole]
         assert query("SELECT count() FROM bars WHERE timeframe = '5m'") == [(4,)]
         assert query("SELECT DISTINCT source, market FROM pair_metrics") == [("recording", "usdm")]
+        rules = query("SELECT metric, toString(condition), threshold, window, origin FROM alert_rules")
+        assert rules == [("adf_p_value", ">", 0.1, 60, "settings")]
 
 
 def test_the_same_run_again_changes_no_row(data: Path, replayed: Path) -> None:
     before = contents(replayed)
     finish(start(replayed, SOURCE=f"recording:{data / 'recorded' / 'usdm'}", MARKET="usdm"))
     assert contents(replayed) == before
+    with opened(replayed) as query:
+        assert query("SELECT count() FROM alert_rules") == [(0,)], "the settings have no rules any more"
     assert all(before.values())
 
 
