@@ -10,7 +10,8 @@ import pytest
 
 from connectors.clickhouse.__main__ import main
 from connectors.clickhouse.cluster import Cluster, objects, sharding
-from connectors.clickhouse.store import SCHEMA, Store, StoreError, statements
+from connectors.clickhouse.schema import SCHEMA, statements
+from connectors.clickhouse.store import Store, StoreError
 
 CLUSTER = Cluster("events", "pairflow")
 MADE = list(CLUSTER.schema())

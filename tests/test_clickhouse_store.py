@@ -13,10 +13,11 @@ import pytest
 from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
-from connectors.clickhouse import store as store_module
+from connectors.clickhouse import schema
 from connectors.clickhouse.api import CONDITIONS
+from connectors.clickhouse.schema import SCHEMA, statements
 from connectors.clickhouse.sink import Columns
-from connectors.clickhouse.store import SCHEMA, Dsn, Store, StoreError, StoreInUseError, statements
+from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError
 from kernels.records import BAR, GAP, METRIC, SIGNAL, STATISTICS, TRADE
 
 COLUMNS = Columns(market="spot", source="binance", symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"])
@@ -214,11 +215,11 @@ def test_an_older_database_is_upgraded_in_place(
     old.mkdir()
     for name in ("001_tables.sql", "002_views.sql"):
         (old / name).write_text((SCHEMA / name).read_text())
-    monkeypatch.setattr(store_module, "SCHEMA", old)
+    monkeypatch.setattr(schema, "SCHEMA", old)
     metrics = np.zeros(1, METRIC)
     with Store.open(dsn, source="binance") as store:
         store.insert("stored_pair_metrics", COLUMNS("pair_metrics", metrics))
-    monkeypatch.setattr(store_module, "SCHEMA", SCHEMA)
+    monkeypatch.setattr(schema, "SCHEMA", SCHEMA)
     newest = len(list(SCHEMA.glob("*.sql")))
     for _ in range(2):
         with Store.open(dsn, source="binance") as store:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from connectors.clickhouse.store import SCHEMA, statements
+from connectors.clickhouse.schema import SCHEMA, statements
 from flows.settings import Settings, load_settings
 from grafana.start import CHANNELS, IMAGE, PLUGIN, PLUGIN_VERSION, source_variables
 

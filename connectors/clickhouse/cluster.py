@@ -23,9 +23,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from connectors.clickhouse.store import SCHEMA, VERSIONS, statements
+from connectors.clickhouse.schema import VERSIONS, schema_files, statements
 
 _TABLES = "cluster_tables"
 _STRING = r"'(?:[^'\\]|\\.|'')*'"
@@ -35,11 +34,6 @@ _MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)")
 _ALTER = re.compile(r"ALTER TABLE (\w+)")
 _ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO) (\w+)\b(?! *\.)")
-
-
-def schema_files() -> list[Path]:
-    """Return the numbered files, in their order."""
-    return sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
 
 
 @dataclass(frozen=True)

@@ -30,23 +30,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
+from connectors.clickhouse.cluster import Cluster
+from connectors.clickhouse.schema import VERSIONS, schema_files, statements
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
-SCHEMA = Path(__file__).resolve().parents[2] / "clickhouse"
-"""Folder of the numbered SQL files that make the schema."""
-
 DATABASE = "pairflow"
 """Database used where the DSN names none."""
-
-VERSIONS = (
-    "CREATE TABLE IF NOT EXISTS schema_version"
-    " (version UInt32 COMMENT 'number of the last file of clickhouse/ applied',"
-    " applied DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'when')"
-    " ENGINE = MergeTree ORDER BY version COMMENT 'Which schema this database has'"
-)
-"""Makes the table that keeps which of these files a database has seen."""
 
 SIMULATED = frozenset({"simulator"})
 """Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
@@ -327,7 +319,7 @@ class Store:
             self._make(VERSIONS)
         elif self.dsn.path is None:
             self._check_cluster()
-        files = sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
+        files = schema_files()
         newest = int(files[-1].name[:3])
         current = int(str(client.command("SELECT max(version) FROM schema_version")))
         if current > newest:
@@ -346,8 +338,6 @@ class Store:
 
     def _make(self, statement: str) -> None:
         """Run a statement of the schema, on one server or on all of a cluster."""
-        from connectors.clickhouse.cluster import Cluster
-
         made = Cluster(self.cluster, self.dsn.database).rewrite(statement) if self.cluster else [statement]
         for each in made:
             self.client.command(each)
@@ -382,21 +372,6 @@ class Store:
                     "in PAIRFLOW_CLICKHOUSE"
                 )
                 raise StoreError(msg)
-
-
-def statements(text: str) -> Iterator[str]:
-    """Split a schema file into its statements, without comments.
-
-    :arg text: SQL; strings in single quotes, comments from ``--`` to the end of the line.
-    :returns: The statements, without their semicolons.
-    """
-    parts = [""]
-    for piece in re.findall(r"--[^\n]*|'(?:[^'\\]|\\.|'')*'|;|[^;'-]+|-", text):
-        if piece == ";":
-            parts.append("")
-        elif not piece.startswith("--"):
-            parts[-1] += piece
-    return (part.strip() for part in parts if part.strip())
 
 
 def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
