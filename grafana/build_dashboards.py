@@ -59,7 +59,9 @@ _NO_STATISTICS = (
     + " A replay lies"
     " at its own dates: the link in the panel Data goes there."
 )
-_NO_BARS = "No bars of this symbol in this time range. " + _UPDATE
+_NO_ANSWER = "No answer from the store. " + _UPDATE
+_RED = " (A red corner: the store does not answer.)"
+_NO_BARS = "No bars in this time range. " + _UPDATE
 _NO_SAMPLES = "The flow has written nothing about itself in this time range. " + _UPDATE
 
 
@@ -210,7 +212,8 @@ def _freshness(newest: str, subject: str, bar_ms: str) -> str:
             formatDateTime(fromUnixTimestamp64Micro(last), '%Y-%m-%d %H:%i:%S') AS until
         SELECT
             multiIf(
-                last = 0, concat('No bars ', {subject}, ' are stored yet. {_UPDATE}'),
+                last = 0, concat('No bars ', if(${{market:singlequote}} = '', '', concat({subject}, ' ')),
+                    'are stored yet. {_UPDATE}'),
                 live AND age > greatest({STALE_SECONDS}, 3 * {bar_ms} / 1000),
                     concat('No bars for ', formatReadableTimeDelta(age), ': is the flow running?'),
                 live, concat(if(source = 'simulator', 'SIMULATED prices', 'Live'), ', newest bar ',
@@ -240,6 +243,19 @@ def _query(sql: str, ref: str = "A", table: bool = False) -> Json:
         "meta": {},
         "rawSql": sql,
     }
+
+
+# Of no rows Grafana would draw headers alone. Put into one frame for each value of a column that is the same in all
+# rows, no rows are no frame, and the panel says why.
+_ONE_FRAME: Json = {
+    "id": "partitionByValues",
+    "options": {"fields": ["one_frame"], "keepFields": False, "naming": {"asLabels": False}},
+}
+
+
+def _rows(sql: str) -> Json:
+    """Return a query of rows, for a panel that transforms them by `_ONE_FRAME`."""
+    return _query(re.sub(r"^(\s*)SELECT\b", r"\1SELECT '' AS one_frame,", sql), table=True)
 
 
 def _promql(expr: str, legend: str, ref: str = "A") -> Json:
@@ -397,19 +413,19 @@ def _tiles(title: str, description: str, size: tuple[int, int], sql: str, **more
         **({"text": more.pop("text")} if "text" in more else {}),
     }
     settings: Json = {
-        "empty": "–",
+        "empty": _NO_ANSWER,
         "color": {"mode": "thresholds"},
         "thresholds": _steps((None, "text")),
     } | more
-    return _panel("stat", title, description, size, [_query(sql, table=True)], options, **settings)
+    overrides = [_override("/.*/", noValue="–"), *settings.pop("overrides", [])]
+    return _panel(
+        "stat", title, description, size, [_rows(sql)], options, overrides=overrides,
+        transformations=[_ONE_FRAME], **settings,
+    )  # fmt: skip
 
 
 def _table(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
-    """Return a table.
-
-    Of no rows Grafana would draw headers alone. Put into one frame for each value of a column that is the same in
-    all rows, no rows are no frame, and the panel says what `empty` says.
-    """
+    """Return a table."""
     options = {
         "showHeader": True,
         "cellHeight": "sm",
@@ -432,14 +448,9 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         _override("/^Pair$/", custom__width=150),
         *more.pop("overrides", []),
     ]
-    one_frame = {
-        "id": "partitionByValues",
-        "options": {"fields": ["one_frame"], "keepFields": False, "naming": {"asLabels": False}},
-    }
-    query = _query(re.sub(r"^SELECT\b", "SELECT '' AS one_frame,", sql), table=True)
     return _panel(
-        "table", title, description, size, [query], options, custom=custom,
-        overrides=overrides, transformations=[one_frame, *more.pop("transformations", [])], **more,
+        "table", title, description, size, [_rows(sql)], options, custom=custom,
+        overrides=overrides, transformations=[_ONE_FRAME, *more.pop("transformations", [])], **more,
     )  # fmt: skip
 
 
@@ -453,7 +464,7 @@ def _data(uid: str, newest: str, subject: str, bar_ms: str) -> Json:
         "Whether what is shown is fresh. A click goes to the time that is stored.",
         (5, 4),
         _freshness(newest, subject, bar_ms),
-        empty="–",
+        empty="No answer from the store: is the flow running?",
         overrides=[
             _override(
                 "Data",
@@ -469,8 +480,27 @@ def _data(uid: str, newest: str, subject: str, bar_ms: str) -> Json:
     return panel
 
 
+def _or_say(sql: str, text: str) -> str:
+    """Return a timeline that says why it is empty, as the name of a row: Grafana would speak of missing fields."""
+    return _sql(f"""
+        WITH found AS
+        (
+{_indented(sql, 12)}
+        )
+        SELECT *
+        FROM
+        (
+            SELECT * FROM found
+            UNION ALL
+            SELECT {_held("toDateTime64(0, 6)")} AS "Time", '{text}' AS series, 0 AS "Value"
+            WHERE (SELECT count() FROM found) = 0
+        )
+        ORDER BY "Time", series
+    """)
+
+
 def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **more: Any) -> Json:
-    """Return a timeline of states, given as numbers, a row for each series."""
+    """Return a timeline of states, given as numbers, a row for each series; 0 is none of them."""
     options = {
         "alignValue": "center",
         "legend": {**_legend(), "showLegend": False},
@@ -480,11 +510,18 @@ def _timeline(title: str, description: str, size: tuple[int, int], sql: str, **m
         "tooltip": {"mode": "single", "sort": "none"},
         **({"perPage": more.pop("per_page")} if "per_page" in more else {}),
     }
-    custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": more.pop("span", True)}
+    custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": True}
     # By thresholds Grafana would show ranges of numbers instead of the mapped texts.
     settings: Json = {"color": _fixed(_FLAT)} | more
     return _panel(
-        "state-timeline", title, description, size, [_query(sql)], options, custom=custom, **settings
+        "state-timeline",
+        title,
+        description,
+        size,
+        [_query(_or_say(sql, settings.pop("say")))],
+        options,
+        custom=custom,
+        **settings,
     )
 
 
@@ -922,6 +959,7 @@ def _pair_signals() -> Json:
         "Short the spread: sell Y, buy X by the hedge ratio. Long: the other way round.",
         (24, 5),
         sql,
+        say="No statistics: is the flow running?",
         empty=_NO_STATISTICS,
         mappings=_POSITIONS,
     )
@@ -992,6 +1030,12 @@ def _scatter() -> Json:
         )
         ORDER BY "Return of X"
     """)
+    # Axes need a point.
+    sql = f"WITH points AS\n(\n{_indented(sql, 4)}\n)\n" + _sql("""
+        SELECT * FROM points
+        UNION ALL
+        SELECT 0 AS "Return of X", NULL AS "Return of Y", NULL AS "regression" WHERE (SELECT count() FROM points) = 0
+    """)
     label = _sql(f"""
         SELECT if(count() > 0, concat('X: ', ${{x:singlequote}}),
             'No returns in this time range: is the flow running?') AS label
@@ -1005,7 +1049,7 @@ def _scatter() -> Json:
         "Returns of Y over returns of X",
         "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
         " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
-        (12, 18),
+        (11, 18),
         [_query(sql, table=True), _query(label, "B", table=True)],
         {
             "mapping": "auto",
@@ -1092,7 +1136,7 @@ def _summary() -> Json:
     return _table(
         "Summary",
         "Every statistic of the pair at the end of the time range, and what it was within the range.",
-        (12, 18),
+        (13, 18),
         sql,
         empty=_NO_STATISTICS,
         overrides=[
@@ -1427,6 +1471,7 @@ def _all_signals() -> Json:
         "Short the spread: sell Y, buy X by the hedge ratio. Long: the other way round.",
         (24, 9),
         sql,
+        say="No pairs here: is the flow running?",
         empty=_NO_PAIRS,
         mappings=_POSITIONS,
         per_page=20,
@@ -1565,15 +1610,28 @@ def pipeline_dashboard() -> Json:
     newest = _sql(f"""
         SELECT ifNull(toUnixTimestamp64Micro((SELECT b.open_time {bars} LIMIT 1)), 0) AS first,
             ifNull(toUnixTimestamp64Micro((SELECT b.open_time {bars} DESC LIMIT 1)), 0) AS last,
-            ifNull((SELECT b.source {bars} DESC LIMIT 1), '') AS source
+            ifNull((SELECT CAST(b.source, 'String') {bars} DESC LIMIT 1), '') AS source
     """)
-    connections = _sql("""
-        SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS "Time",
-            concat('connection ', s.labels['name']) AS series,
-            argMax(transform(s.labels['state'], ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS "Value"
-        FROM pipeline_metrics AS s
-        WHERE s.name = 'pairflow_connection' AND $__timeFilter_ms(s.time)
-        GROUP BY "Time", series
+    # A state ends where no sample follows: Grafana would draw it on, up to now.
+    silence = "greatest(15000, 2 * $__interval_ms)"
+    connections = _sql(f"""
+        SELECT state.1 AS "Time", series, state.2 AS "Value"
+        FROM
+        (
+            SELECT at, series, value, leadInFrame(toNullable(at)) OVER (PARTITION BY series ORDER BY at
+                ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS following
+            FROM
+            (
+                SELECT toStartOfInterval(s.time, toIntervalMillisecond($__interval_ms)) AS at,
+                    concat('connection ', s.labels['name']) AS series, argMax(transform(s.labels['state'],
+                        ['connecting', 'live', 'retiring'], [1, 2, 3], 0), s.time) AS value
+                FROM pipeline_metrics AS s
+                WHERE s.name = 'pairflow_connection' AND $__timeFilter_ms(s.time)
+                GROUP BY at, series
+            )
+        )
+        ARRAY JOIN if(dateDiff('millisecond', at, ifNull(following, $__toTime_ms)) > {silence},
+            [(at, value), (at + toIntervalMillisecond({silence}), 0)], [(at, value)]) AS state
         ORDER BY "Time", series
     """)
     gaps = _sql("""
@@ -1620,9 +1678,9 @@ def pipeline_dashboard() -> Json:
             "State of each connection to the exchange. The next one is opened before the last must end.",
             (24, 4),
             connections,
-            empty="No connection in this time range. Replays have none; a live flow says why in its log.",
-            mappings=_values(_1=("connecting", _WARN), _2=("live", _GOOD), _3=("retiring", "blue"), _0=("?", _FLAT)),
-            span=15000,
+            say="None: is the flow running?",
+            empty=_NO_ANSWER,
+            mappings=_values(_1=("connecting", _WARN), _2=("live", _GOOD), _3=("retiring", "blue"), _0=("silent", _FLAT)),
             show="auto",
             interval="5s",
             maxDataPoints=600,
@@ -1691,7 +1749,7 @@ def pipeline_dashboard() -> Json:
             "Stretches of trade ids that did not arrive by themselves: in the time range, and all that are open.",
             (24, 7),
             gaps,
-            empty="No gap in this time range: every trade id arrived by itself.",
+            empty="No gap in this time range: every trade id arrived by itself." + _RED,
             overrides=[
                 _override("Took", unit="s", decimals=1),
                 _override("Repair", custom__cellOptions={"type": "color-text"}, mappings=_patterns(
@@ -1870,6 +1928,16 @@ def _alert_history() -> Json:
                 },
             },
             {
+                "id": "filterByValue",
+                "options": {
+                    "type": "exclude",
+                    "match": "any",
+                    "filters": [
+                        {"fieldName": "newState", "config": {"id": "regex", "options": {"value": "NoData|Updated"}}}
+                    ],
+                },
+            },
+            {
                 "id": "organize",
                 "options": {
                     "includeByName": dict.fromkeys(columns, True),
@@ -1955,14 +2023,14 @@ def alerts_dashboard() -> Json:
         3: _alert_history(),
         4: _table("Your rules on every pair they fit", "The metric now, and whether its condition has held for long enough.",
                (24, 8), states,
-               empty="No rule fits a pair that has statistics now. Write one: see below.",
+               empty="No rule fits a pair that has statistics now. Write one: see below." + _RED,
                overrides=[
                    _override("State", mappings=_values(_1=("FIRING", _BAD), _0=("ok", _GOOD)), custom__width=90,
                              custom__cellOptions={"type": "color-text"}),
                    to_pair, hidden,
                ]),
         5: _table("Your rules", "Rows of the table alert_rules.", (24, 7), rules,
-               empty="No rules of your own yet: write one as the panel below shows.",
+               empty="No rules of your own yet: write one as the panel below shows." + _RED,
                overrides=[
                    _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=60,
                              custom__cellOptions={"type": "color-text"}),
@@ -1971,11 +2039,11 @@ def alerts_dashboard() -> Json:
         6: _text("How to write a rule", _HOW_TO, (24, 7)),
         7: _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
                 interval="5s", maxDataPoints=200, unit="short", calcs=("sum",),
-                empty="No signal in this time range: no z-score has passed an entry line.",
+                empty="No signal in this time range: no z-score has passed an entry line." + _RED,
                 overrides=[_override("short", color=_fixed(_SHORT)), _override("long", color=_fixed(_LONG)),
                            _override("exit", color=_fixed(_QUIET))]),
         8: _table("History of signals", "The newest thousand in the time range; a click on a pair opens it.", (24, 10), history,
-               empty="No signal in this time range: no z-score has passed an entry line.",
+               empty="No signal in this time range: no z-score has passed an entry line." + _RED,
                overrides=[
                    _override("Signal", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
                    _override("/^Price of/", custom__align="right"), _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,

@@ -438,11 +438,32 @@ class Organization(Strict):
     renameByName: dict[str, str]
 
 
+class Expression(Strict):
+    value: str
+
+
+class FilterConfig(Strict):
+    id: Literal["regex"]
+    options: Expression
+
+
+class ValueFilter(Strict):
+    fieldName: str
+    config: FilterConfig
+
+
+class FilterByValue(Strict):
+    type: Literal["exclude"]
+    match: Literal["any"]
+    filters: list[ValueFilter]
+
+
 TRANSFORMATIONS: dict[str, type[Strict]] = {
     "groupingToMatrix": ToMatrix,
     "partitionByValues": Partition,
     "configFromData": ConfigFromData,
     "extractFields": Extraction,
+    "filterByValue": FilterByValue,
     "organize": Organization,
 }
 

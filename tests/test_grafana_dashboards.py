@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from connectors import telemetry
 from connectors.binance.feed import FeedStatus
 from connectors.clickhouse.sink import SinkStatus
+from connectors.clickhouse.store import Store
 from flows.settings import Settings
 from grafana import build_dashboards as built
 from tests.grafana_checks import (
@@ -369,6 +370,38 @@ def test_queries_ask_for_no_settings_and_shadow_no_column(name: str, panel: Json
     )
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("empty") / "data"
+    Store.open(f"chdb://{folder}", source="binance").close()
+    with served(folder) as store:
+        yield store
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_on_an_empty_store_each_panel_says_that_there_is_nothing(empty_store: Served, name: str) -> None:
+    values: dict[str, str] = {}
+    for variable in DASHBOARDS[name]["templating"]["list"]:
+        rows = empty_store.ask(interpolate(variable["query"]["rawSql"], values)).rows
+        values[variable["name"]] = str(rows[0][0]) if rows else ""
+    for panel in panels_of(DASHBOARDS[name]):
+        for query in panel.get("targets", []):
+            if "rawSql" not in query:
+                continue
+            found = empty_store.ask(expand_macros(interpolate(query["rawSql"], values), Range(0, 600)))
+            told = json.dumps(found.rows)
+            if panel["title"] == "Data" or panel["type"] == "state-timeline" or query["refId"] == "B":
+                assert "is the flow running" in told.lower() or not found.rows, panel["title"]
+            elif panel["type"] == "xychart":
+                assert found.rows == [[0, None, None]]
+            elif panel["type"] == "stat":  # of counts, or of nothing
+                assert not any(value for row in found.rows for value in row if value != "not known yet")
+            else:
+                assert found.rows == [], panel["title"]
+                # With a column that is the same in all rows, no rows are no frame, and not headers alone.
+                assert panel["type"] != "table" or "one_frame" in found.columns
+
+
 def test_an_empty_time_range_is_told_from_zero(replayed_store: Served) -> None:
     """Aggregates of nothing are 0 in ClickHouse, unless asked for as -OrNull."""
     variables = choose(replayed_store, DASHBOARDS["pair"])
@@ -377,7 +410,8 @@ def test_an_empty_time_range_is_told_from_zero(replayed_store: Served) -> None:
     (row,) = replayed_store.ask(
         expand_macros(interpolate(panel["targets"][0]["rawSql"], variables), never)
     ).rows
-    assert [value for value in row if value is not None] == [0, "not known yet"]
+    assert [value for value in row if value] == ["not known yet"]
+    assert row.count(None) == len(row) - 3, "save of the position, which is flat"
 
 
 @pytest.mark.parametrize(
