@@ -106,14 +106,43 @@ def test_a_table_is_filled_by_another_inside_its_shard() -> None:
     assert text.endswith("FROM pairflow.stored_pair_metrics_local")
 
 
-def test_an_unknown_kind_of_statement_is_refused() -> None:
-    for statement in (
+@pytest.mark.parametrize(
+    "statement",
+    [
         "OPTIMIZE TABLE bars",
         "DROP VIEW bars",
+        "TRUNCATE TABLE runs",
+        "DELETE FROM alert_rules WHERE true",
+        "CREATE USER somebody",
+        "CREATE TABLE runs (a Int8) ENGINE = MergeTree ORDER BY a",  # again, it would fail
+        "CREATE TABLE IF NOT EXISTS x (a Int8) ENGINE = Log",  # not replicated
+        "CREATE TABLE IF NOT EXISTS x AS stored_bars",  # likewise
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS x ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a",  # likewise
+        "CREATE VIEW x AS SELECT 1",
         "ALTER TABLE stored_bars ADD COLUMN x Int8",  # which is two tables in a cluster
-    ):
-        with pytest.raises(ValueError, match=f"no rule how a cluster does this: {statement}"):
-            CLUSTER.rewrite(statement)
+        "INSERT INTO x SELECT 1",  # of which database?
+        "INSERT INTO other.runs SELECT 1",
+        "INSERT INTO FUNCTION null('a Int8') SELECT 1",
+    ],
+)
+def test_an_unknown_kind_of_statement_is_refused(statement: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"no rule how a cluster does this: {statement}")):
+        CLUSTER.rewrite(statement)
+
+
+def test_every_table_is_named_with_its_database(tmp_path: Path) -> None:
+    """A server of the cluster runs a statement in a database of its own choice."""
+    views = [each for each in MADE if " VIEW " in each or each.startswith("INSERT")]
+    assert len(views) > 20
+    loose = {}
+    for text, tree in zip(views, run_chdb(tmp_path, "", [], [f"EXPLAIN AST {each}" for each in views])):
+        named = re.findall(r"TableIdentifier ([\w.]+)", tree)
+        # The tree does not tell these: what is written to, and IN table.
+        named += re.findall(r"\b(?:INTO|TO|IN) ([a-z_][\w.]*)", re.sub(r"'(?:[^'\\]|\\.)*'", "''", text))
+        assert named, text
+        within = set(re.findall(r"\b(\w+) AS\s*\(\s*SELECT", text))  # WITH name AS (SELECT ..)
+        loose[text] = [name for name in named if not name.startswith("pairflow.") and name not in within]
+    assert {text: names for text, names in loose.items() if names} == {}
 
 
 def test_the_command_prints_statements_that_can_be_piped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,26 @@ def test_a_later_version_replaces_and_an_earlier_one_does_not(dsn: str) -> None:
         assert store.query("SELECT close, version, timeframe FROM bars") == [(30.0, 3, "1m")]
 
 
+def test_the_newest_statistics_are_whole_rows(dsn: str) -> None:
+    """A column added to one table and not to the other, or not to the view between, would be empty there."""
+    listed = "SELECT name, type, position FROM system.columns WHERE table = {t:String} ORDER BY position"
+    with Store.open(dsn, source="binance") as store:
+        columns, newest = (
+            store.query(listed, {"t": table})
+            for table in ("stored_pair_metrics", "stored_latest_pair_metrics")
+        )
+        assert columns == newest
+        structure = ", ".join(f"`{name}` {kind}" for name, kind, _ in columns)
+        store.client.command(
+            "INSERT INTO stored_pair_metrics SELECT * FROM generateRandom({s:String}, 1, 9) LIMIT 5",
+            {"s": structure},
+        )
+        rows = "SELECT toString(tuple(*)) AS row FROM {} ORDER BY row"
+        stored = store.query(rows.format("stored_pair_metrics"))
+        assert len(stored) == 5
+        assert store.query(rows.format("stored_latest_pair_metrics")) == stored
+
+
 def test_a_gap_that_closed_stays_closed(dsn: str) -> None:
     gap = np.zeros(1, GAP)
     gap["first_id"], gap["last_id"], gap["detected"] = 10, 19, 1_700_000_000_000_000

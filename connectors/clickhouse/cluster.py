@@ -30,8 +30,9 @@ _TABLES = "cluster_tables"
 _STRING = r"'(?:[^'\\]|\\.|'')*'"
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)(?: AS (\w+))?")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+)")
-_MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)")
+_MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)(?=\s+TO \w)")
 _ALTER = re.compile(r"ALTER TABLE (\w+)")
+_INSERT = re.compile(r"INSERT INTO (\w+)\b(?! *\.)")
 _ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO) (\w+)\b(?! *\.)")
 
@@ -69,7 +70,7 @@ class Cluster:
         """
         if statement.startswith("CREATE DATABASE"):
             return [f"{statement} ON CLUSTER {self.name}"]
-        if match := _TABLE.match(statement):
+        if (match := _TABLE.match(statement)) and _ENGINE.search(statement):
             return self._table(match[1], statement)
         if _MATERIALIZED.match(statement):
             # In each shard by itself: what arrives there is what belongs there.
@@ -80,7 +81,7 @@ class Cluster:
         if (match := _ALTER.match(statement)) and match[1] not in sharding():
             # A table that every server has whole; one in shards is two tables, which nothing here alters yet.
             return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _ALTER, False))]
-        if statement.startswith("INSERT INTO"):
+        if (match := _INSERT.match(statement)) and match[1] in objects():
             return [self._outside_strings(statement, lambda sql: self._qualified(sql, local=False))]
         msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
         raise ValueError(msg)
