@@ -54,6 +54,14 @@ def test_newer_trades_wait_for_missing_ones_of_their_symbol_only() -> None:
     assert (feed.held, feed.blocked, feed.missing(0)) == (0, [], [])
 
 
+def test_symbols_that_waited_together_go_on_in_order_of_time() -> None:
+    feed = Continuity(2, [0, 0])
+    feed.push(np.concatenate([block_of([2, 4]), block_of([2, 4], 1)]))
+    out = feed.push(np.concatenate([block_of([1, 3]), block_of([1, 3], 1)]))
+    assert (ids_of(out), ids_of(out, 1)) == ([1, 2, 3, 4], [1, 2, 3, 4])
+    assert out["time"].tolist() == [10, 10, 20, 20, 30, 30, 40, 40]
+
+
 def test_given_up_ids_let_later_trades_go_on_up_to_the_next_hole() -> None:
     feed = Continuity(1, [0])
     assert ids_of(feed.push(block_of([3, 4, 7]))) == []

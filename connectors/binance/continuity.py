@@ -172,7 +172,8 @@ class Continuity:
         """Take a block in, return what can go on.
 
         :arg trades: TRADE block: any symbols, any order, any duplicates; a negative symbol is left out.
-        :returns: TRADE block, in id order per symbol, otherwise in arrival order. May be ``trades`` itself.
+        :returns: TRADE block, in id order per symbol, otherwise in arrival order, or in that of time where
+            some had waited. May be ``trades`` itself.
         """
         n = len(trades)
         if n == 0:
@@ -211,7 +212,7 @@ class Continuity:
                 self.held += new
                 out += self._release(symbol)
         self.duplicates += n - n_ready - added - (self.dropped - dropped)
-        return np.concatenate(out)
+        return _in_step(out)
 
     def _within_limit(self, symbol: int, part: Block) -> Block:
         """Leave out what there is no room for, but nothing that can go on at once."""
@@ -273,6 +274,16 @@ class Continuity:
             out += self._release(symbol)
         self.last[symbol] = max(int(self.last[symbol]), last)
         return np.concatenate(out)
+
+
+def _in_step(blocks: list[Block]) -> Block:
+    """Join blocks of which those behind the first had waited: symbols that waited together go on together."""
+    if len(blocks) == 1:
+        return blocks[0]
+    together = Alignment()
+    for block in blocks:
+        together.add(block)
+    return together.release()
 
 
 class Alignment:
