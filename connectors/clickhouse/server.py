@@ -441,9 +441,12 @@ class _Cursor:
             settings[name] = value
         if self._query.database:
             self._do(f"USE {_identifier(self._query.database)}")
-        for name, value in settings.items():
-            literal = value if name == "additional_table_filters" else _literal(value)
-            self._do(f"SET {name} = {literal}")
+        changes = (
+            f"{name} = {value if name == 'additional_table_filters' else _literal(value)}"
+            for name, value in settings.items()
+        )
+        # One statement: each waits for Python's lock, which the flow beside holds most of the time.
+        self._do(f"SET {', '.join(changes)}")
         self._do("SET readonly = 1")
 
     def _do(self, sql: str) -> None:
