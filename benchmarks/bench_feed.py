@@ -252,10 +252,11 @@ class _MeteredSource(BinanceSource):
 class _MeteredBars(BarLogic):
     """The step that makes bars; counts the trades and says how long they took to get here."""
 
-    def __init__(self, source: _MeteredSource, symbols: Sequence[str]) -> None:
+    def __init__(self, source: _MeteredSource, symbols: Sequence[str], counted: Callable[[], object]) -> None:
         timeframes = [0, SECOND, 60 * SECOND, 300 * SECOND]
         super().__init__(None, symbols=symbols, timeframes=timeframes, lateness=SECOND // 4)
         self._source = source
+        self._counted = counted
         self.first = np.full(len(symbols), -1, np.int64)
         self.last = np.full(len(symbols), -1, np.int64)
         self.count = np.zeros(len(symbols), np.int64)
@@ -281,6 +282,7 @@ class _MeteredBars(BarLogic):
                 seconds = bars[(bars["timeframe"] == SECOND) & (bars["version"] == 1)]
                 self.bars += len(seconds)
                 self.in_bars += int(seconds["trades"].sum())
+        self._counted()
         return rows, keep
 
     def _count(self, trades: Block) -> None:
@@ -305,15 +307,11 @@ def through_flow(endpoints: Endpoints, symbols: Sequence[str], enough: Callable[
     logics: list[_MeteredBars] = []
 
     def to_bars(state: Any) -> _MeteredBars:
-        logics.append(_MeteredBars(source, symbols))
+        logics.append(_MeteredBars(source, symbols, lambda: stop.set() if enough(logics[0]) else None))
         return logics[0]
 
-    def watch(step_id: str, item: Any) -> None:
-        if logics and enough(logics[0]):
-            stop.set()
-
     flow = Dataflow("feed")
-    arrived = op.inspect("watch", op.input("trades", flow, source), watch)
+    arrived = op.input("trades", flow, source)
     bars = op.stateful_batch("bars", op.map("key", arrived, lambda item: ("all", item[1])), to_bars)
     op.output("nowhere", bars, TestingSink([]))
     run_main(flow)  # type: ignore[no-untyped-call]
