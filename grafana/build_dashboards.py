@@ -671,6 +671,7 @@ def _dashboard(
     variables: list[Json],
     annotations: list[Json] | None = None,
     hours: str = "15m",
+    refresh: str = "5s",
 ) -> Json:
     """Return a dashboard.
 
@@ -694,7 +695,7 @@ def _dashboard(
         "time": {"from": f"now-{hours}", "to": "now"},
         "timezone": "utc",
         "weekStart": "",
-        "refresh": "5s",
+        "refresh": refresh,
         "fiscalYearStartMonth": 0,
         "timepicker": {"refresh_intervals": ["1s", "2s", "5s", "10s", "30s", "1m", "5m", "15m"]},
         "links": [
@@ -1860,6 +1861,7 @@ def pipeline_dashboard() -> Json:
         "Whether the flow does its work: feed, lag, gaps, steps, store, quality of the data.",
         panels,
         _variables(pair=False, selection=False),
+        refresh="10s",  # a refresh ends queries that are still running, and here are many
     )
 
 
@@ -2056,6 +2058,7 @@ def alerts_dashboard() -> Json:
         panels,
         _variables(pair=False, selection=False),
         hours="1h",
+        refresh="10s",  # as often as rules are evaluated
     )
 
 

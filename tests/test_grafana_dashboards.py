@@ -331,7 +331,9 @@ def test_overrides_and_links_name_fields_that_there_are(chosen: Any, name: str, 
         assert sort["displayName"] in fields
 
 
-@pytest.mark.parametrize("name", [name for name, d in DASHBOARDS.items() if d["annotations"]["list"]])
+@pytest.mark.parametrize(
+    "name", [name for name, d in DASHBOARDS.items() if d.get("annotations", {}).get("list")]
+)
 def test_annotations_have_a_time_a_text_and_panels_to_lie_on(chosen: Any, name: str) -> None:
     store, over, variables = chosen[name]
     ids = {panel["id"] for panel in panels_of(DASHBOARDS[name])}
@@ -398,8 +400,9 @@ def test_on_an_empty_store_each_panel_says_that_there_is_nothing(empty_store: Se
                 assert not any(value for row in found.rows for value in row if value != "not known yet")
             else:
                 assert found.rows == [], panel["title"]
+            if not found.rows and panel["type"] in ("table", "stat"):
                 # With a column that is the same in all rows, no rows are no frame, and not headers alone.
-                assert panel["type"] != "table" or "one_frame" in found.columns
+                assert "one_frame" in found.columns
 
 
 def test_an_empty_time_range_is_told_from_zero(replayed_store: Served) -> None:
