@@ -297,17 +297,19 @@ def latest(bars: Sequence[Block]) -> Block:
 
 def _compare_bars(reader: _Reader, truth: Block) -> Iterator[str]:
     """Tell how bars differ from those of the same trades in one piece and in order."""
-    # Bars that late trades changed come out when the next one closes.
-    watermark, no_gaps = reader.blocks[-1].watermark + 2 * SECOND, np.empty(0, GAP)
+    # Bars that late trades changed come out when the next one closes; trades move the clock too.
+    watermark = max(reader.blocks[-1].watermark, int(truth["time"].max())) + 2 * SECOND
+    no_gaps = np.empty(0, GAP)
     last = bars_out(reader.logic, Trades(np.empty(0, TRADE), watermark, no_gaps))
     found = latest([*reader.bars, *last])
     truth = truth[np.argsort(truth["time"], kind="stable")]
     calm = bars_out(new_bars(reader.symbols, None), Trades(truth, watermark, no_gaps))
     expected = latest([np.empty(0, BAR), *calm])
     begins = {s: int(truth["time"][truth["symbol"] == s].min()) for s in np.unique(truth["symbol"])}
+    began = int(reader.emitted()["time"][0])  # bars from before the first trade handed out are provisional
     for symbol, name in enumerate(reader.symbols):
         ours, theirs = (
-            rows[(rows["symbol"] == symbol) & (rows["open_time"] >= begins.get(symbol, 0))]
+            rows[(rows["symbol"] == symbol) & (rows["open_time"] >= max(begins.get(symbol, 0), began))]
             for rows in (found, expected)
         )
         if len(ours) != len(theirs):

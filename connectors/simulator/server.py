@@ -343,6 +343,14 @@ class Simulator:
         )
         self._port = self._listener.sockets[0].getsockname()[1]
 
+    async def _listen_again(self) -> None:
+        """Listen on the port as before; meanwhile another program may have come to use it for a moment."""
+        while self._listener is None and not self._refusing:
+            try:
+                await self._listen()
+            except OSError:
+                await asyncio.sleep(0.1)
+
     async def _close(self) -> None:
         assert self._task is not None
         assert self._runner is not None
@@ -692,7 +700,7 @@ class Simulator:
         def listen() -> None:
             self._refusing -= 1
             if not self._refusing:
-                self._spawn(self._listen())
+                self._spawn(self._listen_again())
 
         self._lasting(fault, listen)
 
