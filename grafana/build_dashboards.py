@@ -1094,14 +1094,14 @@ def _summary() -> Json:
         "Correlation": "correlation",
         "Correlation of returns": "return_correlation",
         "ADF statistic": "adf_statistic",
-        "ADF p-value": "adf_p_value",
+        "ADF p-value": "round(adf_p_value, 4)",
         "Half-life, bars": "half_life",
         "Hurst exponent": "hurst",
         "Variance ratio": "variance_ratio",
         "Volatility of Y, bp a bar": "volatility_y * 10000",
         "Volatility of X, bp a bar": "volatility_x * 10000",
     }
-    tuples = ", ".join(f"('{name}', m.{column})" for name, column in columns.items())
+    tuples = ", ".join(f"('{name}', {column})" for name, column in columns.items())
     names = ", ".join(f"'{name}'" for name in columns)
     sql = _sql(f"""
         SELECT name AS "Statistic", latest AS "Now", reading AS "Reading", mean AS "Mean", lowest AS "Lowest",
