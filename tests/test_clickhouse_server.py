@@ -30,9 +30,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from connectors.clickhouse import api, framing
 from connectors.clickhouse.native import UnknownTypeError, empty_block, reframe
+from connectors.clickhouse.schema import SCHEMA
 from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.sink import Columns
-from connectors.clickhouse.store import SCHEMA, Store, StoreError
+from connectors.clickhouse.store import Store, StoreError
 from kernels.records import BAR, METRIC, TRADE
 
 TRADES = 200_000
