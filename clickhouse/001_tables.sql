@@ -20,6 +20,8 @@
 --     quantity    ZSTD 2.19, FPC + ZSTD 4.62, Gorilla + ZSTD 5.31: the same round lots come again and again
 --     flags       T64 + ZSTD 0.05, ZSTD 0.09
 --   ZSTD level 1: level 3 saves some 5 % more and costs writing speed.
+-- * Granules of 1,024 rows and blocks as small, where most questions are about the newest rows of many series: of 45
+--   pairs' last minute, a quarter of the time that 8,192 rows take, for 2 % more on disk. Trades are read in long runs.
 
 CREATE TABLE IF NOT EXISTS stored_trades
 (
@@ -67,6 +69,7 @@ ENGINE = ReplacingMergeTree(version)
 -- 86,400 one-second bars a day and symbol: a month of 50 symbols is 130 million rows, a handful of parts.
 PARTITION BY toYYYYMM(open_time)
 ORDER BY (market, symbol, timeframe, open_time)
+SETTINGS index_granularity = 1024, min_compress_block_size = 8192
 COMMENT 'OHLCV bars as stored, in every version; read the view bars';
 
 CREATE TABLE IF NOT EXISTS stored_pair_metrics
@@ -108,6 +111,7 @@ ENGINE = ReplacingMergeTree(version)
 -- Tick rows come ten a second, pair, window and method: with 45 pairs 39 million a day, so days as for trades.
 PARTITION BY toYYYYMMDD(time)
 ORDER BY (market, pair, timeframe, window, method, time)
+SETTINGS index_granularity = 1024, min_compress_block_size = 8192
 COMMENT 'Statistics of pairs as stored, in every version; a statistic that is not defined is NaN; read the view pair_metrics';
 
 CREATE TABLE IF NOT EXISTS stored_signals

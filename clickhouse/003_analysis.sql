@@ -5,8 +5,10 @@
 
 -- The newest row of each pair, kept by ClickHouse itself as rows come in: asking it of stored_pair_metrics would read
 -- every pair's whole history. It holds one row a pair, timeframe, window and method, the one with the latest time.
+-- One partition: rows of a pair come to lie in one part whatever their day.
 CREATE TABLE IF NOT EXISTS stored_latest_pair_metrics AS stored_pair_metrics
 ENGINE = ReplacingMergeTree(time)
+PARTITION BY tuple()
 ORDER BY (market, pair, timeframe, window, method)
 COMMENT 'Newest statistics of each pair; read the view latest_pair_metrics';
 
