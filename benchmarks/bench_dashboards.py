@@ -133,7 +133,9 @@ def _history(rows: int) -> list[str]:
         "INSERT INTO alert_rules (name, timeframe, threshold, for_seconds) VALUES"
         " ('far out', '1s', 2, 0), ('far out for a while', '1s', 1, 60)"
     )
-    return [metrics, bars, signals, rules]
+    # As the tables of a store are that has been there for a while.
+    merged = [f"OPTIMIZE TABLE stored_{name} FINAL" for name in ("pair_metrics", "bars", "signals")]
+    return [metrics, bars, signals, rules, *merged]
 
 
 @dataclass
