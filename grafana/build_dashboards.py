@@ -483,18 +483,16 @@ def _data(uid: str, newest: str, subject: str, bar_ms: str) -> Json:
 def _or_say(sql: str, text: str) -> str:
     """Return a timeline that says why it is empty, as the name of a row: Grafana would speak of missing fields."""
     return _sql(f"""
-        WITH found AS
-        (
-{_indented(sql, 12)}
-        )
-        SELECT *
+        SELECT row.1 AS "Time", row.2 AS series, row.3 AS "Value"
         FROM
         (
-            SELECT * FROM found
-            UNION ALL
-            SELECT {_held("toDateTime64(0, 6)")} AS "Time", '{text}' AS series, 0 AS "Value"
-            WHERE (SELECT count() FROM found) = 0
+            SELECT groupArray(("Time", series, "Value")) AS found
+            FROM
+            (
+{_indented(sql, 16)}
+            )
         )
+        ARRAY JOIN if(empty(found), [(toDateTime64($__fromTime_ms, 6), '{text}', 0), (toDateTime64($__toTime_ms, 6), '{text}', 0)], found) AS row
         ORDER BY "Time", series
     """)
 
@@ -1015,27 +1013,19 @@ def _scatter() -> Json:
         GROUP BY "Time"
         HAVING count() = 2
     """)
+    # Without points an empty one: axes need it.
     sql = _sql(f"""
-        WITH (
-            SELECT simpleLinearRegression(assumeNotNull(rx), assumeNotNull(ry))
+        SELECT point.1 AS "Return of X", point.2 AS "Return of Y", fit.1 * point.1 + fit.2 AS "regression"
+        FROM
+        (
+            SELECT simpleLinearRegression(assumeNotNull(rx), assumeNotNull(ry)) AS fit,
+                arraySort(groupArray((assumeNotNull(rx), ry))) AS points
             FROM
             (
 {_indented(returns, 16)}
             )
-        ) AS fit
-        SELECT assumeNotNull(rx) AS "Return of X", assumeNotNull(ry) AS "Return of Y",
-            fit.1 * "Return of X" + fit.2 AS "regression"
-        FROM
-        (
-{_indented(returns, 12)}
         )
-        ORDER BY "Return of X"
-    """)
-    # Axes need a point.
-    sql = f"WITH points AS\n(\n{_indented(sql, 4)}\n)\n" + _sql("""
-        SELECT * FROM points
-        UNION ALL
-        SELECT 0 AS "Return of X", NULL AS "Return of Y", NULL AS "regression" WHERE (SELECT count() FROM points) = 0
+        ARRAY JOIN if(empty(points), [(0, NULL)], points) AS point
     """)
     label = _sql(f"""
         SELECT if(count() > 0, concat('X: ', ${{x:singlequote}}),
@@ -1378,20 +1368,12 @@ def _finite(expression: str) -> str:
 
 def _matrix(title: str, description: str, column: str) -> Json:
     sql = _sql(f"""
-        SELECT legs.1 AS "Symbol", legs.2 AS "against", {_finite(column)} AS "correlation"
+        SELECT legs.1 AS "Symbol", legs.2 AS "against", {_finite("legs.3")} AS "correlation"
         FROM
         (
-            SELECT {column}, arrayJoin([(y, x), (x, y)]) AS legs
+            SELECT DISTINCT arrayJoin([(y, x, {column}), (x, y, {column}), (y, y, 1), (x, x, 1)]) AS legs
             FROM
             ({_LATEST})
-            UNION ALL
-            SELECT 1 AS {column}, (leg, leg) AS legs
-            FROM
-            (
-                SELECT DISTINCT arrayJoin([y, x]) AS leg
-                FROM
-                ({_LATEST})
-            )
         )
         ORDER BY "Symbol", "against"
     """)
@@ -1958,9 +1940,10 @@ def alerts_dashboard() -> Json:
     now = _sql("""
         SELECT
             (SELECT countIf(enabled) FROM alert_rules) AS "Your rules",
-            (SELECT countIf(firing = 1) FROM alert_states) AS "of them firing (pairs)",
+            countIf(firing = 1) AS "of them firing (pairs)",
             (SELECT countIf(signal != 'exit') FROM latest_signals WHERE market = ${market:singlequote}) AS "Spreads in position",
             (SELECT count() FROM gaps WHERE repaired IS NULL) AS "Open gaps"
+        FROM alert_states
     """)
     states = _sql("""
         SELECT if(s.firing = 1, 1, 0) AS "State", s.name AS "Rule", s.pair AS "Pair", s.timeframe AS "Timeframe",
