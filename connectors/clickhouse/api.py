@@ -5,7 +5,7 @@ r"""The REST routes of the embedded server: ``/api/v1/...``.
     curl -X POST -H 'Content-Type: application/json' -d '{"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}' \
         http://127.0.0.1:8123/api/v1/alerts
 
-A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/004_api.sql``) and its
+A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/009_api.sql``) and its
 parameters. The handler and ``openapi.json`` are made from the same line.
 """
 
@@ -17,11 +17,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from kernels.records import STATISTICS
 
 PREFIX = "/api/v1"
+
+DOCS = Path(__file__).with_name("docs.html")
+"""Page that shows the routes and tries them."""
 
 MOST_ROWS = 100_000
 """Rows of one answer at most."""
@@ -33,8 +37,7 @@ FORMATS = {"json": "JSONEachRow", "ndjson": "JSONEachRow", "csv": "CSVWithNames"
 ANSWER = {"date_time_output_format": "iso", "output_format_json_escape_forward_slashes": "0"}
 """Settings under which rows are written."""
 
-ARRAY = {"output_format_json_array_of_rows": "1"}
-"""And those that make one JSON document of them."""
+_ARRAY = {"output_format_json_array_of_rows": "1"}  # makes one JSON document of them
 
 _IN_SQL = {"from": "since", "to": "until", "limit": "row_limit"}  # where a parameter has another name there
 
@@ -88,7 +91,7 @@ def _is_time(text: str) -> bool:
     return True
 
 
-_NAME = r"[A-Za-z0-9_]{1,40}"
+_NAME = r"[^\s/?&%'\"\\<>]{1,40}"  # symbols may be in any script
 _TIME = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d{1,6})?Z?)?"
 
 SYMBOL = Parameter("symbol", "string", "", _NAME, "a symbol, BTCUSDT")
@@ -100,15 +103,17 @@ TIMEFRAME = Parameter(
 _MARKET = Parameter("market", "string", "", r"spot|usdm", "spot or usdm; that of the last run if left out")
 _SINCE = Parameter("from", "time", "1970-01-01 00:00:00", _TIME, "first time, UTC, 2024-08-09T12:00:00Z")
 _UNTIL = Parameter("to", "time", "2200-01-01 00:00:00", _TIME, "time of the first row left out")
-_LIMIT = Parameter(
-    "limit", "integer", "500", r"\d{1,9}", f"number of rows, the last ones, at most {MOST_ROWS}"
-)
 _WINDOW = Parameter(
     "window", "integer", "0", r"\d{1,9}", "length of the rolling window; every one if left out"
 )
 _METHOD = Parameter(
     "method", "string", "", r"[a-z]{1,20}", "estimator of the hedge ratio: ols, rls, kalman, tls"
 )
+
+
+def _limit(default: int) -> Parameter:
+    about = f"number of rows, the last ones, at most {MOST_ROWS}"
+    return Parameter("limit", "integer", str(default), r"\d{1,9}", about)
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,21 @@ class Route:
     :arg summary: What it gives.
     :arg sql: What it asks.
     :arg parameters: Of path and query.
+    :arg one: Whether there is one row, which is then an object instead of an array of them.
     """
 
     path: str
     summary: str
     sql: str
     parameters: tuple[Parameter, ...] = ()
+    one: bool = False
+
+    def settings(self, form: str = "json") -> dict[str, str]:
+        """Return the settings under which its rows are written.
+
+        :arg form: Of `FORMATS`.
+        """
+        return ANSWER if self.one or form != "json" else {**ANSWER, **_ARRAY}
 
     def bind(self, path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
         """Read the parameters of a request.
@@ -142,32 +156,38 @@ class Route:
         return {_IN_SQL.get(name, name): value for name, value in values.items()}
 
 
-_RANGE = (_SINCE, _UNTIL, _LIMIT, _MARKET)
+_RANGE = (_SINCE, _UNTIL, _MARKET)
 _RANGE_SQL = (
     "since = {since:String}, until = {until:String}, row_limit = {row_limit:UInt64}, market = {market:String}"
 )
 
 # The texts put together here are constants; what a request gives are parameters.
 ROUTES = (
-    Route("/status", "How much is stored.", "SELECT * FROM api_status"),
+    Route("/", "The same as status.", "SELECT * FROM api_status", one=True),
+    Route(
+        "/status",
+        "How the last run is doing: symbols, messages received, feed, buffers, what is stored.",
+        "SELECT * FROM api_status",
+        one=True,
+    ),
     Route(
         "/ticks/{symbol}",
         "Trades of a symbol.",
         f"SELECT * FROM api_ticks(symbol = {{symbol:String}}, {_RANGE_SQL})",  # noqa: S608
-        (SYMBOL, *_RANGE),
+        (SYMBOL, _limit(1000), *_RANGE),
     ),
     Route(
         "/bars/{symbol}/{timeframe}",
         "OHLCV bars of a symbol, each in its newest version.",
         f"SELECT * FROM api_bars(symbol = {{symbol:String}}, timeframe = {{timeframe:String}}, {_RANGE_SQL})",  # noqa: S608
-        (SYMBOL, TIMEFRAME, *_RANGE),
+        (SYMBOL, TIMEFRAME, _limit(500), *_RANGE),
     ),
     Route(
         "/analytics/{symbol_x}/{symbol_y}/{timeframe}",
         "Statistics of the pair Y/X; what is not defined is null.",
         "SELECT * FROM api_analytics(pair = {pair:String}, timeframe = {timeframe:String}, "  # noqa: S608
         f"window = {{window:UInt32}}, method = {{method:String}}, {_RANGE_SQL})",
-        (SYMBOL_X, SYMBOL_Y, TIMEFRAME, _WINDOW, _METHOD, *_RANGE),
+        (SYMBOL_X, SYMBOL_Y, TIMEFRAME, _limit(100), _WINDOW, _METHOD, *_RANGE),
     ),
     Route("/alerts", "Alert rules.", "SELECT * FROM alert_rules ORDER BY created, id"),
     Route(
@@ -308,18 +328,19 @@ def openapi() -> dict[str, Any]:
 
     :returns: An OpenAPI 3.1 document.
     """
-    rows = {"type": "array", "items": {"type": "object"}}
+    row = {"type": "object"}
     error = {"description": "What was wrong, in one line.", "content": {"application/json": {}}}
     paths: dict[str, Any] = {}
     for route in ROUTES:
         parameters = [_describe(parameter, route) for parameter in route.parameters]
         form = {"type": "string", "enum": list(FORMATS), "default": "json"}
         parameters.append({"name": "format", "in": "query", "schema": form})
-        answer = {"description": "Rows.", "content": {"application/json": {"schema": rows}}}
+        schema = row if route.one else {"type": "array", "items": row}
+        answer = {"description": "Rows.", "content": {"application/json": {"schema": schema}}}
         operation = {
             "summary": route.summary,
             "parameters": parameters,
-            "responses": {"200": answer, "400": error},
+            "responses": {"200": answer, "400": error, "404": error} if route.parameters else {"200": answer},
         }
         paths[PREFIX + route.path] = {"get": operation}
     kinds = {str: "string", int: "integer", bool: "boolean", (int, float): "number"}
@@ -327,7 +348,12 @@ def openapi() -> dict[str, Any]:
     paths[f"{PREFIX}/alerts"]["post"] = {
         "summary": "Add an alert rule.",
         "requestBody": {
-            "content": {"application/json": {"schema": {"type": "object", "properties": properties}}}
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object", "properties": properties},
+                    "example": {"metric": "z_score", "condition": ">", "threshold": 2.0},
+                }
+            }
         },
         "responses": {"201": {"description": "The rule, with its id."}, "400": error},
     }
@@ -360,7 +386,7 @@ def http_handlers(database: str) -> str:
         _handler(route, database, limited=limited)
         for route in ROUTES
         for limited in (False, True)
-        if not limited or _LIMIT in route.parameters
+        if not limited or any(parameter.name == "limit" for parameter in route.parameters)
     ]
     fields = ", ".join(ALERT_FIELDS)
     rules.append(
@@ -372,10 +398,9 @@ def http_handlers(database: str) -> str:
             query=f"INSERT INTO {database}.alert_rules ({fields}) FORMAT JSONEachRow",
         )
     )
-    document = openapi()
     for path, content_type, content in (
-        (f"{PREFIX}/openapi.json", "application/json; charset=UTF-8", json.dumps(document)),
-        ("/docs", "text/html; charset=UTF-8", docs(document)),
+        (f"{PREFIX}/openapi.json", "application/json; charset=UTF-8", json.dumps(openapi())),
+        ("/docs", "text/html; charset=UTF-8", DOCS.read_text()),
     ):
         rules.append(
             _rule(path, "GET", "static", status="200", content_type=content_type, response_content=content)
@@ -389,6 +414,7 @@ def http_handlers(database: str) -> str:
 
 def _handler(route: Route, database: str, *, limited: bool) -> str:
     sql, path = route.sql, re.escape(PREFIX + route.path).replace(r"\{", "{").replace(r"\}", "}")
+    path = re.sub("/$", "/?", path)
     sql = sql.replace("{pair:String}", "concat({symbol_y:String}, '/', {symbol_x:String})")
     for parameter in route.parameters:
         in_path = f"{{{parameter.name}}}"
@@ -396,7 +422,9 @@ def _handler(route: Route, database: str, *, limited: bool) -> str:
             path = path.replace(in_path, f"(?P<{parameter.name}>{parameter.pattern})")
             continue
         name = _IN_SQL.get(parameter.name, parameter.name)
-        given = f"{{{parameter.name}:UInt64}}" if limited and parameter is _LIMIT else _quoted(parameter)
+        given = (
+            f"{{{parameter.name}:UInt64}}" if limited and parameter.name == "limit" else _quoted(parameter)
+        )
         sql = re.sub(rf"\{{{name}:\w+\}}", lambda _, given=given: given, sql)  # type: ignore[misc]
     sql = re.sub(r"\bFROM (?=\w)", f"FROM {database}.", sql)
     return _rule(
@@ -405,7 +433,7 @@ def _handler(route: Route, database: str, *, limited: bool) -> str:
         "predefined_query_handler",
         empty=not limited,
         query=f"{sql} FORMAT JSONEachRow SETTINGS "
-        + ", ".join(f"{name} = {value!r}" for name, value in {**ANSWER, **ARRAY}.items()),
+        + ", ".join(f"{name} = {value!r}" for name, value in route.settings().items()),
     )
 
 
@@ -438,29 +466,3 @@ def _describe(parameter: Parameter, route: Route) -> dict[str, Any]:
     if in_path:
         described["required"] = True
     return described
-
-
-def docs(document: Mapping[str, Any]) -> str:
-    """Show the routes as a page that needs nothing from elsewhere.
-
-    :arg document: What `openapi` gave.
-    :returns: HTML.
-    """
-    parts = [
-        "<!doctype html><meta charset=utf-8><title>pairflow API</title>"
-        "<style>body{font:16px system-ui;max-width:60em;margin:2em auto;padding:0 1em}"
-        "code{background:#8882;padding:.1em .3em}td{padding:.1em 1em .1em 0;vertical-align:top}</style>"
-        f"<h1>pairflow API</h1><p>Also as <a href='{PREFIX}/openapi.json'>openapi.json</a>; any SQL at "
-        "<code>/?query=SELECT ...</code>, as with ClickHouse.</p>"
-    ]
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            parts.append(f"<h3><code>{method.upper()} {html.escape(path)}</code></h3>")
-            parts.append(f"<p>{html.escape(operation['summary'])}</p><table>")
-            for parameter in operation.get("parameters", ()):
-                default = parameter["schema"].get("default", "")
-                about = parameter.get("description", ", ".join(parameter["schema"].get("enum", ())))
-                cells = (f"<code>{parameter['name']}</code>", html.escape(about), default)
-                parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-            parts.append("</table>")
-    return "".join(parts)

@@ -17,7 +17,11 @@ VERSIONS = (
 
 
 def schema_files() -> list[Path]:
-    """Return the numbered files, in their order."""
+    """Return the numbered files, in their order.
+
+    A number once given stays: a file that changes gets the next one, so that databases which have
+    seen it see it again.
+    """
     return sorted(SCHEMA.glob("[0-9][0-9][0-9]_*.sql"))
 
 

@@ -171,7 +171,15 @@ _ALERT_TYPES = {
     "enabled": "Bool",
 }
 
-_SYNTAX, _UNKNOWN_SETTING, _READONLY, _WRONG_PASSWORD, _BUSY, _UNKNOWN_FORMAT = 62, 115, 164, 516, 202, 73
+_SYNTAX, _UNKNOWN_SETTING, _READONLY, _WRONG_PASSWORD, _BUSY, _UNKNOWN_FORMAT, _THROWN = (
+    62,
+    115,
+    164,
+    516,
+    202,
+    73,
+    395,
+)
 _NAMES = {
     _SYNTAX: "SYNTAX_ERROR",
     _UNKNOWN_SETTING: "UNKNOWN_SETTING",
@@ -661,6 +669,7 @@ class EmbeddedServer:
         app.router.add_get("/replicas_status", self._ok)
         for route in api.ROUTES:
             app.router.add_get(api.PREFIX + route.path, partial(self._rows, route))
+        app.router.add_get(api.PREFIX, partial(self._rows, api.ROUTES[0]))
         app.router.add_post(f"{api.PREFIX}/alerts", self._add_alert)
         app.router.add_delete(f"{api.PREFIX}/alerts/{{id}}", self._remove_alert)
         app.router.add_get(f"{api.PREFIX}/openapi.json", self._openapi)
@@ -761,14 +770,15 @@ class EmbeddedServer:
             query = _Query(route.sql, self._database, api.FORMATS[form])
             values = route.bind(request.match_info, request.query)
             query.parameters = {name: escape(value) for name, value in values.items()}
-            query.settings = dict(api.ANSWER)
-            if form == "json":
-                query.settings.update(api.ARRAY)
-                query.whole = True
+            query.settings = dict(route.settings(form))
+            query.whole = form == "json"
             return await self._answer(request, query)
         except api.RequestError as ex:
             return _problem(400, str(ex))
         except QueryError as ex:
+            if ex.code == _THROWN:
+                # A view says that what the path names is not there.
+                return _problem(404, ex.text.partition(": while executing")[0])
             return _problem(_STATUS.get(ex.code, 500), ex.text)
 
     async def _add_alert(self, request: web.Request) -> web.Response:
@@ -828,7 +838,7 @@ class EmbeddedServer:
         return web.json_response(api.openapi())
 
     async def _docs(self, request: web.Request) -> web.Response:
-        return web.Response(text=api.docs(api.openapi()), content_type="text/html")
+        return web.Response(text=api.DOCS.read_text(), content_type="text/html")
 
     def _authorize(self, request: web.Request) -> None:
         """Check the password, and that no web page is behind the request.
