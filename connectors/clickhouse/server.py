@@ -259,6 +259,7 @@ class _Query:
     revision: int = 0
     packed: bool = False  # in ClickHouse's own compressed blocks
     whole: bool = False  # made whole even where the format could come piece by piece
+    content_type: str = ""  # where it is not that of the format
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -771,7 +772,9 @@ class EmbeddedServer:
             values = route.bind(request.match_info, request.query)
             query.parameters = {name: escape(value) for name, value in values.items()}
             query.settings = dict(route.settings(form))
-            query.whole = form == "json"
+            if form == "json":
+                query.whole = True
+                query.content_type = _CONTENT_TYPES["JSON"]
             return await self._answer(request, query)
         except api.RequestError as ex:
             return _problem(400, str(ex))
@@ -976,7 +979,7 @@ class EmbeddedServer:
         return response
 
     def _headers(self, query: _Query) -> dict[str, str]:
-        kind = _CONTENT_TYPES.get(query.format)
+        kind = query.content_type or _CONTENT_TYPES.get(query.format)
         if kind is None:
             family = re.match(
                 r"(JSONEachRow|JSONCompactEachRow|JSONStringsEachRow|ND|JSONL)|(JSON)|(CSV)|(TSV|Tab)",
