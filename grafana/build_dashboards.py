@@ -438,6 +438,7 @@ def _table(title: str, description: str, size: tuple[int, int], sql: str, **more
         "inspect": False,
         "filterable": False,
         "minWidth": 60,
+        "wrapHeaderText": True,
     }
     overrides = [
         _override("/.*/", noValue="–"),
@@ -762,9 +763,7 @@ def _pair_now() -> Json:
             {_last("return_correlation")} AS "of returns",
             {_reading("p", "")} AS "Cointegration",
             {_last("adf_p_value")} AS p,
-            {_last("half_life")} * {_BAR_MS} / 1000 AS "Half-life",
-            toString(argMaxOrNull(m.price_y, m.time)) AS "Price of Y",
-            toString(argMaxOrNull(m.price_x, m.time)) AS "Price of X"
+            {_last("half_life")} * {_BAR_MS} / 1000 AS "Half-life"
         FROM pair_metrics AS m
         WHERE {_PAIR}
             AND $__timeFilter_ms(m.time)
@@ -792,6 +791,39 @@ def _pair_now() -> Json:
             _override("Half-life", unit="s", decimals=1),
         ],
     )
+
+
+def _prices() -> Json:
+    """Return the tiles of both legs over the time range."""
+    legs = {"Y": "b.symbol = ${y:singlequote}", "X": "b.symbol = ${x:singlequote}"}
+    columns = ",\n            ".join(
+        f"""toString(argMaxOrNullIf(b.close, b.open_time, {leg})) AS "Price of {name}",
+            100 * (argMaxOrNullIf(b.close, b.open_time, {leg}) / argMinOrNullIf(b.open, b.open_time, {leg}) - 1)
+                AS "Change of {name}",
+            sumOrNullIf(b.quote_volume, {leg}) AS "Volume of {name}\""""
+        for name, leg in legs.items()
+    )
+    sql = _sql(f"""
+        SELECT
+            {columns}
+        FROM bars AS b
+        WHERE b.market = ${{market:singlequote}} AND b.symbol IN ({_BOTH}) AND b.timeframe = ${{bars:singlequote}}
+            AND $__timeFilter_ms(b.open_time)
+    """)
+    return _tiles(
+        "Prices",
+        "Of both legs in the time range: the last price, its change, and volume in the quote asset.",
+        (24, 3),
+        sql,
+        text={"titleSize": 13, "valueSize": 17},
+        overrides=[
+            _override("Price of Y", displayName="${y}"),
+            _override("Price of X", displayName="${x}"),
+            _override("/^Change/", displayName="change", unit="percent", decimals=2,
+                      thresholds=_steps((None, _SHORT), (0, _LONG))),
+            _override("/^Volume/", displayName="volume", unit="short"),
+        ],
+    )  # fmt: skip
 
 
 def _candles(leg: str, name: str, color: str) -> Json:
@@ -1040,7 +1072,7 @@ def _scatter() -> Json:
         "Returns of Y over returns of X",
         "A point for each bar in the time range (bars are joined where there are more than a thousand), with the line"
         " of least squares through them. The nearer the points lie to the line, the better X hedges Y from bar to bar.",
-        (11, 18),
+        (9, 18),
         [_query(sql, table=True), _query(label, "B", table=True)],
         {
             "mapping": "auto",
@@ -1076,9 +1108,9 @@ def _summary() -> Json:
     columns = {
         "z-score": "z_score",
         "Spread": "spread",
-        "Deviation of the spread": "spread_std",
+        "Its deviation": "spread_std",
         "Hedge ratio": "hedge_ratio",
-        "its standard error": "hedge_ratio_stderr",
+        "Its standard error": "hedge_ratio_stderr",
         "Intercept": "intercept",
         "R²": "r_squared",
         "Correlation": "correlation",
@@ -1088,8 +1120,8 @@ def _summary() -> Json:
         "Half-life, bars": "half_life",
         "Hurst exponent": "hurst",
         "Variance ratio": "variance_ratio",
-        "Volatility of Y, bp a bar": "volatility_y * 10000",
-        "Volatility of X, bp a bar": "volatility_x * 10000",
+        "Volatility of Y, bp": "volatility_y * 10000",
+        "Volatility of X, bp": "volatility_x * 10000",
     }
     tuples = ", ".join(f"('{name}', {column})" for name, column in columns.items())
     names = ", ".join(f"'{name}'" for name in columns)
@@ -1127,12 +1159,12 @@ def _summary() -> Json:
     return _table(
         "Summary",
         "Every statistic of the pair at the end of the time range, and what it was within the range.",
-        (13, 18),
+        (15, 18),
         sql,
         empty=_NO_STATISTICS,
         overrides=[
-            _override("Reading", custom__width=195),
-            _override("Statistic", custom__width=170),
+            _override("Reading", custom__width=140, custom__wrapText=True),
+            _override("Statistic", custom__width=155),
         ],
     )
 
@@ -1150,6 +1182,7 @@ def pair_dashboard() -> Json:
     panels = {
         1: _data("pairflow-pair", newest, pair, _BAR_MS),
         2: _pair_now(),
+        17: _prices(),
         3: _candles("y", "Y", _Y),
         4: _candles("x", "X", _X),
         5: _z_score(),
@@ -1294,7 +1327,6 @@ def _market_now() -> Json:
         SELECT count() AS "Pairs", countIf(abs(z_score) > {_ENTRY}) AS "Beyond entry",
             countIf(adf_p_value < {SIGNIFICANT}) AS "Stationary at 5 %",
             countIf(abs(z_score) > {_ENTRY} AND adf_p_value < {SIGNIFICANT}) AS "Both",
-            argMaxOrNullIf(pair, abs(z_score), isFinite(z_score)) AS "Farthest out",
             quantileOrNullIf(0.5)(return_correlation, isFinite(return_correlation)) AS "Median correlation"
         FROM
         ({_LATEST})
@@ -1318,7 +1350,7 @@ def _ranking() -> Json:
     sql = _sql(f"""
         SELECT n.pair AS "Pair", abs(n.z_score) AS "|z|", n.z_score AS "z-score", s.position AS "Spread is",
             {_finite("n.return_correlation")} AS "Corr. returns", {_finite("n.correlation")} AS "Corr. prices", {_finite("n.adf_p_value")} AS "ADF p",
-            {_reading('"ADF p"')} AS "Cointegration",
+            {_reading('"ADF p"', "")} AS "Cointegration",
             {_finite("n.half_life")} * {_BAR_MS} / 1000 AS "Half-life", {_finite("n.hedge_ratio")} AS "Hedge ratio",
             {_finite("n.r_squared")} AS "R²", n.y AS y, n.x AS x
         FROM
@@ -1342,20 +1374,20 @@ def _ranking() -> Json:
         empty=_NO_PAIRS,
         sort_by=[("|z|", True)],
         overrides=[
-            _override("Pair", links=[_TO_PAIR], custom__width=170, custom__cellOptions={"type": "color-text"},
+            _override("Pair", links=[_TO_PAIR], custom__width=155, custom__cellOptions={"type": "color-text"},
                       color=_fixed("blue")),
             _override("|z|", decimals=2, min=0, max=2 * Z_ENTRY, thresholds=z_steps, color={"mode": "thresholds"},
                       custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                      custom__width=130),
+                      custom__width=95),
             _override("z-score", decimals=2),
             _override("Spread is", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
             _override("/^Corr/", decimals=3, thresholds=_steps((None, _BAD), (CORRELATED, "text")),
-                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}, custom__width=115),
+                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}, custom__minWidth=70),
             _override("ADF p", decimals=4),
             _override("Cointegration", mappings=_READINGS, custom__cellOptions={"type": "color-text"},
-                      custom__width=200),
+                      custom__width=130),
             _override("Half-life", unit="s", decimals=1),
-            _override("Hedge ratio", decimals=5, custom__width=110),
+            _override("Hedge ratio", decimals=5, custom__minWidth=80),
             _override("R²", decimals=3),
             _override("/^(y|x)$/", custom__hideFrom__viz=True),
         ],
@@ -1475,17 +1507,18 @@ def _movers() -> Json:
     return _table(
         "Movers",
         "Symbols over the time range. Volume in the quote asset; buys: the part of it that takers bought.",
-        (12, 9),
+        (14, 9),
         sql,
         empty=_NO_BARS,
         sort_by=[("Volume", True)],
         overrides=[
             _override("Change", unit="percent", decimals=2, thresholds=_steps((None, _BAD), (0, _GOOD)),
-                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}),
-            _override("Range", unit="percent", decimals=2),
+                      color={"mode": "thresholds"}, custom__cellOptions={"type": "color-text"}, custom__width=75),
+            _override("Range", unit="percent", decimals=2, custom__width=65),
             _override("Price", custom__align="right"),
-            _override("/Volume|Trades/", unit="short", custom__width=105),
-            _override("Buys", unit="percentunit", decimals=0),
+            _override("Volume", unit="short"),
+            _override("Trades", unit="short", custom__width=70),
+            _override("Buys", unit="percentunit", decimals=0, custom__width=55),
         ],
     )  # fmt: skip
 
@@ -1505,7 +1538,7 @@ def market_dashboard() -> Json:
         8: _series(
             "Volume",
             "Quote asset, by symbol.",
-            (12, 9),
+            (10, 9),
             [_query(_bars({"Value": "sum(b.quote_volume)"}, "", series=True))],
             _BARS,
             unit="short",
@@ -1643,9 +1676,9 @@ def pipeline_dashboard() -> Json:
     runs = _sql("""
         SELECT r.started AS "Started", r.source AS "Source", r.market AS "Market",
             arrayStringConcat(r.symbols, ', ') AS "Symbols", length(r.pairs) AS "Pairs",
-            arrayStringConcat(arrayMap((name, version) -> concat(name, ' ', version), mapKeys(r.versions),
-                mapValues(r.versions)), ', ') AS "Versions",
-            version() AS "ClickHouse", r.host AS "Host", r.pid AS "Process"
+            arrayStringConcat(arrayPushBack(arrayMap((name, version) -> concat(name, ' ', version), mapKeys(r.versions),
+                mapValues(r.versions)), concat('now on ClickHouse ', version())), ', ') AS "Versions",
+            concat(r.host, ', process ', toString(r.pid)) AS "Where"
         FROM runs AS r
         ORDER BY r.started DESC
         LIMIT 20
@@ -1699,7 +1732,7 @@ def pipeline_dashboard() -> Json:
             calcs=("lastNotNull", "max"),
         ),
         8: _watching(
-            "Reconnections and dropped messages",
+            "Reconnections and losses",
             "Since the flow started: connections opened because another was lost or had to end; messages dropped"
             " because the queue was full, whose trades are then fetched by REST; malformed frames.",
             [
@@ -1815,9 +1848,9 @@ def pipeline_dashboard() -> Json:
             (24, 6),
             runs,
             empty="The flow has never run on this store.",
-            overrides=[_override("Versions", custom__wrapText=True), _override("Symbols", custom__width=170, custom__wrapText=True),
-                       _override("Source", custom__width=95), _override("ClickHouse", custom__width=105),
-                       _override("/Market|Host|Process|Pairs/", custom__width=75)],
+            overrides=[_override("Versions", custom__minWidth=240, custom__wrapText=True),
+                       _override("/Symbols|Where/", custom__width=150, custom__wrapText=True),
+                       _override("/Source|Market|Pairs/", custom__width=75)],
         ),
         22: _row(
             "Seen from outside (Prometheus)",
@@ -1898,7 +1931,7 @@ def _alert_history() -> Json:
                 ("^Alerting.*", _BAD), ("^Normal.*", _GOOD), ("^Pending.*", _WARN), (".*", _FLAT)),
                 custom__cellOptions={"type": "color-text"}, custom__width=130),
             _override("Alert", custom__width=160), _override("For", custom__width=150),
-            _override("Labels and values", custom__inspect=True),
+            _override("Labels and values", custom__minWidth=240, custom__inspect=True),
         ],
         transformations=[
             {
@@ -1946,9 +1979,9 @@ def alerts_dashboard() -> Json:
         FROM alert_states
     """)
     states = _sql("""
-        SELECT if(s.firing = 1, 1, 0) AS "State", s.name AS "Rule", s.pair AS "Pair", s.timeframe AS "Timeframe",
-            s.window AS "Window", s.method AS "Method", s.metric AS "Metric", s.value AS "Now",
-            s.condition AS "Condition", s.threshold AS "Threshold", s.time AS "At",
+        SELECT if(s.firing = 1, 1, 0) AS "State", s.name AS "Rule", s.pair AS "Pair",
+            concat(s.timeframe, ' × ', toString(s.window)) AS "Bars", s.method AS "Method", s.metric AS "Metric",
+            s.value AS "Now", concat(s.condition, ' ', toString(s.threshold)) AS "Condition", s.time AS "At",
             splitByChar('/', s.pair)[1] AS y, splitByChar('/', s.pair)[2] AS x
         FROM alert_states AS s
         ORDER BY "State" DESC, s.name, s.pair
@@ -1956,17 +1989,18 @@ def alerts_dashboard() -> Json:
     """)
     rules = _sql("""
         SELECT r.name AS "Name", if(r.enabled, 1, 0) AS "On", if(r.pair = '', 'all', r.pair) AS "Pair",
-            if(r.timeframe = '', 'all', r.timeframe) AS "Timeframe", if(r.window = 0, 'all', toString(r.window)) AS "Window",
-            if(r.method = '', 'all', r.method) AS "Method", r.metric AS "Metric", toString(r.condition) AS "Condition",
-            r.threshold AS "Threshold", r.for_seconds AS "For", r.note AS "Note", r.created AS "Written"
+            concat(if(r.timeframe = '', 'all', r.timeframe), ' × ', if(r.window = 0, 'all', toString(r.window))) AS "Bars",
+            if(r.method = '', 'all', r.method) AS "Method", r.metric AS "Metric",
+            concat(toString(r.condition), ' ', toString(r.threshold)) AS "Condition", r.for_seconds AS "For",
+            r.note AS "Note", r.created AS "Written"
         FROM alert_rules AS r
         ORDER BY r.created DESC
         LIMIT 500
     """)
     history = _sql(
         """
-        SELECT m.time AS "At", m.pair AS "Pair", {position} AS "Signal", m.timeframe AS "Timeframe",
-            m.window AS "Window", m.method AS "Method", m.z_score AS "z-score", m.hedge_ratio AS "Hedge ratio",
+        SELECT m.time AS "At", m.pair AS "Pair", {position} AS "Signal",
+            concat(m.timeframe, ' × ', toString(m.window)) AS "Bars", m.method AS "Method", m.z_score AS "z-score", m.hedge_ratio AS "Hedge ratio",
             m.spread AS "Spread", toString(m.price_y) AS "Price of Y",
             toString(m.price_x) AS "Price of X", m.y AS y, m.x AS x
         FROM signals AS m
@@ -1984,6 +2018,8 @@ def alerts_dashboard() -> Json:
         ORDER BY "Time"
     """)
     hidden = _override("/^(y|x)$/", custom__hideFrom__viz=True)
+    # What is short leaves its room to names, on a narrow page too.
+    narrow = [_override("Bars", custom__width=80), _override("Method", custom__width=65)]
     to_pair = _override(
         "Pair", links=[_TO_PAIR], custom__cellOptions={"type": "color-text"}, color=_fixed("blue")
     )
@@ -2010,16 +2046,16 @@ def alerts_dashboard() -> Json:
                (24, 8), states,
                empty="No rule fits a pair that has statistics now. Write one: see below." + _RED,
                overrides=[
-                   _override("State", mappings=_values(_1=("FIRING", _BAD), _0=("ok", _GOOD)), custom__width=90,
+                   _override("State", mappings=_values(_1=("FIRING", _BAD), _0=("ok", _GOOD)), custom__width=75,
                              custom__cellOptions={"type": "color-text"}),
-                   to_pair, hidden,
+                   to_pair, hidden, *narrow, _override("Now", custom__width=75),
                ]),
         5: _table("Your rules", "Rows of the table alert_rules.", (24, 7), rules,
                empty="No rules of your own yet: write one as the panel below shows." + _RED,
                overrides=[
-                   _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=60,
+                   _override("On", mappings=_values(_1=("on", _GOOD), _0=("off", _FLAT)), custom__width=45,
                              custom__cellOptions={"type": "color-text"}),
-                   _override("For", unit="s"),
+                   _override("For", unit="s", custom__width=60), *narrow,
                ]),
         6: _text("How to write a rule", _HOW_TO, (24, 7)),
         7: _series("Signals over time", "Signals that the pipeline gave, all pairs.", (24, 6), [_query(counts)], _BARS,
@@ -2031,7 +2067,7 @@ def alerts_dashboard() -> Json:
                empty="No signal in this time range: no z-score has passed an entry line." + _RED,
                overrides=[
                    _override("Signal", mappings=_POSITIONS, custom__cellOptions={"type": "color-text"}),
-                   _override("/^Price of/", custom__align="right"), _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
+                   _override("/^Price of/", custom__align="right", custom__minWidth=85), _override("z-score", decimals=2), _override("Hedge ratio", decimals=5), to_pair, hidden,
                ]),
     }  # fmt: skip
     return _dashboard(

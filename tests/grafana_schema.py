@@ -264,6 +264,7 @@ class TableField(Strict):
     minWidth: int = 150
     inspect: bool = False
     width: int = 0
+    wrapHeaderText: bool = False
     wrapText: bool = False
 
 
