@@ -2019,7 +2019,7 @@ def alerts_dashboard() -> Json:
     """)
     hidden = _override("/^(y|x)$/", custom__hideFrom__viz=True)
     # What is short leaves its room to names, on a narrow page too.
-    narrow = [_override("Bars", custom__width=80), _override("Method", custom__width=65)]
+    narrow = [_override("Bars", custom__width=80), _override("Method", custom__width=75)]
     to_pair = _override(
         "Pair", links=[_TO_PAIR], custom__cellOptions={"type": "color-text"}, color=_fixed("blue")
     )
