@@ -23,12 +23,6 @@ SELECT *, dateDiff('second', time, max(time) OVER (PARTITION BY market, timefram
 FROM stored_latest_pair_metrics FINAL
 COMMENT 'Newest statistics of each pair; behind_seconds: how much older they are than the newest of their timeframe';
 
-CREATE OR REPLACE VIEW latest_signals AS
-SELECT * FROM signals
-ORDER BY time DESC
-LIMIT 1 BY market, pair, timeframe, window, method
-COMMENT 'State of each pair: its last signal, and since when';
-
 CREATE OR REPLACE VIEW pair_ranking AS
 SELECT market, timeframe, window, method,
     row_number() OVER (PARTITION BY market, timeframe, window, method ORDER BY isFinite(z_score) DESC, abs(z_score) DESC, pair) AS rank,

@@ -101,9 +101,10 @@ def test_rows_of_one_key_meet_in_one_shard() -> None:
 
 
 def test_a_table_is_filled_by_another_inside_its_shard() -> None:
-    (text,) = (each for each in DDL if "MATERIALIZED" in each)
-    assert "TO pairflow.stored_latest_pair_metrics_local" in text
-    assert text.endswith("FROM pairflow.stored_pair_metrics_local")
+    made = [each for each in DDL if "MATERIALIZED" in each]
+    for text, rows in zip(made, ("pair_metrics", "signals"), strict=True):
+        assert f"TO pairflow.stored_latest_{rows}_local" in text
+        assert text.endswith(f"FROM pairflow.stored_{rows}_local")
 
 
 @pytest.mark.parametrize(

@@ -431,7 +431,7 @@ def _connect(dsn: Dsn, create: bool) -> Client:
     try:
         if dsn.path is not None:
             # Merges give way to the flow and to those who ask: all share the cores.
-            path = f"{dsn.path}?os_threads_nice_value_merge_mutate=10"
+            path = f"{dsn.path}?os_threads_nice_value_merge_mutate=19"
             return clickhouse_connect.get_client(interface="chdb", path=path)
         return clickhouse_connect.get_client(
             host=dsn.host,
