@@ -610,6 +610,50 @@ def test_a_store_is_served_without_the_flow(tmp_path: Path) -> None:
         assert serving.wait(20) == 0
 
 
+def test_a_query_that_differs_from_one_before_in_numbers_alone_is_still_its_own(
+    server: EmbeddedServer,
+) -> None:
+    for number in (1, 2):
+        assert ask(server, f"SELECT 40 + {number} AS x FORMAT CSVWithNames")[2] == b'"x"\n%d\n' % (
+            40 + number
+        )
+        assert ask(server, f"SELECT id FROM trades WHERE id = {number}")[2] == b"%d\n" % number
+        assert json.loads(ask(server, f"SELECT {number} AS x FORMAT JSON")[2])["data"] == [{"x": number}]
+        parquet = ask(server, f"SELECT {number} AS x FORMAT Parquet")[2]
+        assert pq.read_table(io.BytesIO(parquet))["x"].to_pylist() == [number]
+        assert b"trades" in ask(server, "SHOW TABLES FORMAT JSONEachRow")[2]
+
+
+@pytest.mark.parametrize(
+    ("passes", "refused", "parameters"),
+    [
+        ("SELECT * FROM {t:Identifier} LIMIT 1", "", ({"param_t": "trades"}, {"param_t": "system.users"})),
+        ("SELECT 1 SETTINGS max_threads = 1", "SELECT 1 SETTINGS allow_ddl = 1", ({}, {})),
+        ("SELECT 1", "", ({}, {"allow_ddl": 0})),
+        ("SELECT 1", "SELECT 1; SELECT 1", ({}, {})),
+        ("SELECT count() FROM numbers(1)", "SELECT count() FROM numbers(1), system.users", ({}, {})),
+        ("SELECT name FROM tables LIMIT 1", "SELECT name FROM users LIMIT 1", ({"database": "system"},) * 2),
+        ("SELECT count() > 0 FROM users", "", ({"database": "none"}, {"database": "system"})),
+    ],
+)
+def test_what_passed_once_opens_no_door(
+    server: EmbeddedServer, passes: str, refused: str, parameters: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    for _ in range(2):
+        ask(server, passes, **parameters[0])
+        status, headers, body = ask(server, refused or passes, **parameters[1])
+        assert status >= 400, body
+        assert headers["X-ClickHouse-Exception-Code"] in ("62", "164", "497")
+
+
+def test_limits_hold_though_the_query_was_asked_before(server: EmbeddedServer) -> None:
+    sql = (
+        "SELECT value FROM system.settings WHERE name = 'max_execution_time' SETTINGS max_execution_time = {}"
+    )
+    assert ask(server, sql.format(10))[2] == b"10\n"
+    assert ask(server, sql.format(100_000))[1]["X-ClickHouse-Exception-Code"] == "164"
+
+
 def test_native_blocks_are_walked_to_the_last_byte() -> None:
     block = empty_block([("a", "LowCardinality(String)"), ("b", "Tuple(x Int8, y Array(String))")])
     assert reframe(block, 0) == block
