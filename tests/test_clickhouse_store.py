@@ -475,6 +475,32 @@ def test_commands_answer_from_a_folder(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_commands_find_the_store_of_the_demo_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PAIRFLOW_CLICKHOUSE", raising=False)
+    sql = "SELECT extract(data_paths[1], '/(data[^/]*)/') FROM system.tables WHERE name = 'runs'"
+    for name in ("data-demo", "data"):
+        Store.open(f"chdb://{tmp_path}/{name}", source="binance").close()
+        assert commands.main(["sql", "--format", "TSV", sql]) == 0
+        assert capsysbinary.readouterr().out.decode().strip() == name
+    # The flow that runs is meant, which here has no server.
+    code = (
+        "import sys; from connectors.clickhouse.store import Store; store = Store.open(sys.argv[1]);"
+        " print(flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SCHEMA.parent)}
+    command = [sys.executable, "-c", code, f"chdb://{tmp_path}/data-demo"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        monkeypatch.setenv("PAIRFLOW_SERVER_URL", "http://127.0.0.1:9")
+        assert commands.main(["sql", "SELECT 1"]) == 1
+        running.communicate()
+    assert f"the folder {tmp_path}/data-demo is in use" in capsysbinary.readouterr().err.decode()
+
+
 def test_commands_find_the_store_of_the_flow(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

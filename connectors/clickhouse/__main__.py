@@ -29,7 +29,15 @@ from typing import IO
 from urllib.parse import quote, urlencode
 
 from connectors.clickhouse.formats import Connection, escape, pieces
-from connectors.clickhouse.store import DATABASE, Dsn, Store, StoreError, StoreInUseError, explain
+from connectors.clickhouse.store import (
+    DATABASE,
+    Dsn,
+    Store,
+    StoreError,
+    StoreInUseError,
+    explain,
+    is_in_use,
+)
 
 _CHUNK = 1 << 20
 _FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet", "jsonl": "JSONEachRow"}
@@ -119,7 +127,12 @@ def _setting(name: str) -> str:
 
 
 def _default_dsn() -> str:
-    return _setting("clickhouse") or f"chdb://{quote(str(Path('data').resolve()))}"
+    """Name the store of the settings; else that of the flow that runs here, by make run or make demo."""
+    if named := _setting("clickhouse"):
+        return named
+    folders = [folder for folder in (Path("data"), Path("data-demo")) if folder.exists()]
+    folder = next(filter(is_in_use, folders), next(iter(folders), Path("data")))
+    return f"chdb://{quote(str(folder.resolve()))}"
 
 
 def _serve(given: argparse.Namespace) -> int:

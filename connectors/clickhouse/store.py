@@ -463,7 +463,7 @@ def _check_folder(path: Path, create: bool) -> None:
     if not writable:
         msg = f"the folder {path} cannot be written: change its permissions or PAIRFLOW_CLICKHOUSE"
         raise StoreError(msg)
-    if _in_use(path):
+    if is_in_use(path):
         msg = (
             f"the folder {path} is in use by another process: stop it, ask it over HTTP "
             f"(http://127.0.0.1:8123), or name another folder in PAIRFLOW_CLICKHOUSE"
@@ -471,8 +471,10 @@ def _check_folder(path: Path, create: bool) -> None:
         raise StoreInUseError(msg)
 
 
-def _in_use(path: Path) -> bool:
-    """Tell whether another process has a folder open.
+def is_in_use(path: Path) -> bool:
+    """Tell whether another process has the folder of an embedded store open.
+
+    :arg path: The folder.
 
     The engine locks the file ``status`` and writes its process id there. Its own refusal it prints on stderr,
     so it is not asked.
