@@ -11,6 +11,19 @@ or anywhere in history, for any pair.
 Queries are sent at fixed times, whether those before were answered or not, and a query's time is counted
 from when it was due: a server that falls behind cannot hide it. While 100 of them wait, those that come due
 are not sent, and count as errors: on a machine that cannot keep up the figures say so, in bounded time.
+
+A replay at full speed keeps both cores of the machine busy that these figures are from (a third of its work
+are merges), so that what queries take, the replay loses. Of the 20 to 40 ms of a query most is ClickHouse
+planning it.
+
+Tried, and left out:
+
+* Query threads of a lower priority than the flow (nice 10): the replay loses a quarter instead of a third,
+  and half of the queries take twice as long.
+* Wider merges (merge_selector_base 12, min_parts_to_merge_at_once 10): a quarter less merging, within the
+  noise of the replay, and more parts for each query to look at.
+* No compiled expressions, no PREWHERE, no splitting of ranges for FINAL: within the noise.
+* A map of the newest times instead of the window in latest_pair_metrics: no faster to plan.
 """
 
 import argparse
