@@ -13,7 +13,7 @@ from when it was due: a server that falls behind cannot hide it. While 100 of th
 are not sent, and count as errors: on a machine that cannot keep up the figures say so, in bounded time.
 
 A replay at full speed keeps both cores of the machine busy that these figures are from (a third of its work
-are merges), so that what queries take, the replay loses. Of the 20 to 40 ms of a query most is ClickHouse
+are merges), so that what queries take, the replay loses. Of the 30 ms or so of a query most is ClickHouse
 planning it.
 
 Tried, and left out:
