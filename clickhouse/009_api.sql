@@ -121,11 +121,11 @@ WITH
     (SELECT maxOrNull(time) FROM pipeline_metrics) AS sampled,
     (
         SELECT sumMap(map(name, value)) FROM pipeline_metrics
-        WHERE time = (SELECT max(time) FROM pipeline_metrics) AND isFinite(value)
+        WHERE time = sampled AND isFinite(value)
     ) AS now_is,
     (
         SELECT groupArray((labels['name'], labels['state'])) FROM pipeline_metrics
-        WHERE name = 'pairflow_connection' AND time = (SELECT max(time) FROM pipeline_metrics)
+        WHERE name = 'pairflow_connection' AND time = sampled
     ) AS connections
 SELECT
     -- Samples are taken every 5 s; an insert that waits for a slow store holds them up.

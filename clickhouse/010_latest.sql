@@ -42,14 +42,15 @@ CREATE OR REPLACE VIEW rule_values AS
 WITH
     ['price_y', 'price_x', 'hedge_ratio', 'intercept', 'hedge_ratio_stderr', 'intercept_stderr', 'r_squared', 'spread',
      'spread_mean', 'spread_std', 'z_score', 'correlation', 'return_correlation', 'volatility_y', 'volatility_x',
-     'adf_statistic', 'adf_p_value', 'adf_lag', 'half_life', 'hurst', 'variance_ratio'] AS metrics,
-    if(startsWith(condition, 'abs'), abs(value), value) AS measured,
-    if(position(condition, '<') > 0, threshold - measured, measured - threshold) AS beyond
+     'adf_statistic', 'adf_p_value', 'adf_lag', 'half_life', 'hurst', 'variance_ratio'] AS metrics
 SELECT r.id AS rule, r.name AS name, m.market AS market, m.pair AS pair, m.timeframe AS timeframe, m.window AS window,
     m.method AS method, r.metric AS metric, toString(r.condition) AS condition, r.threshold AS threshold,
     r.for_seconds AS for_seconds, m.time AS time,
     m.statistics[indexOf(metrics, r.metric)] AS value,
-    beyond > 0 OR (beyond = 0 AND endsWith(condition, '=')) AS held
+    multiIf(condition = '>', value > threshold, condition = '>=', value >= threshold,
+        condition = '<', value < threshold, condition = '<=', value <= threshold,
+        condition = 'abs >', abs(value) > threshold, condition = 'abs >=', abs(value) >= threshold,
+        condition = 'abs <', abs(value) < threshold, abs(value) <= threshold) AS held
 FROM alert_rules AS r
 CROSS JOIN
 (

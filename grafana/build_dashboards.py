@@ -1736,7 +1736,7 @@ def pipeline_dashboard() -> Json:
         8: _watching(
             "Reconnections and losses",
             "Since the flow started: connections opened because another was lost or had to end; messages dropped"
-            " because the queue was full, whose trades are then fetched by REST; malformed frames.",
+            " because the queue was full, whose trades are then fetched by REST; trades that never came and never will.",
             [
                 _query(_gauge({
                     "pairflow_reconnections_total": "reconnections", "pairflow_overflows_total": "dropped messages",

@@ -474,10 +474,10 @@ def _check_folder(path: Path, create: bool) -> None:
 def is_in_use(path: Path) -> bool:
     """Tell whether another process has the folder of an embedded store open.
 
-    :arg path: The folder.
-
     The engine locks the file ``status`` and writes its process id there. Its own refusal it prints on stderr,
     so it is not asked.
+
+    :arg path: The folder.
     """
     try:
         with (path / "status").open() as status:
