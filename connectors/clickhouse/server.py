@@ -36,7 +36,7 @@ import re
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -173,6 +173,8 @@ _ALERT_TYPES = {
 
 _SYNTAX, _UNKNOWN_SETTING, _READONLY, _WRONG_PASSWORD, _BUSY, _UNKNOWN_FORMAT = 62, 115, 164, 516, 202, 73
 _THROWN = 395  # by throwIf
+_TOO_LONG = 396
+_CUT_OFF = "result_overflow_mode"  # with which a result that is too long is no error
 _NAMES = {
     _SYNTAX: "SYNTAX_ERROR",
     _UNKNOWN_SETTING: "UNKNOWN_SETTING",
@@ -183,7 +185,7 @@ _NAMES = {
     44: "ILLEGAL_COLUMN",
     48: "NOT_IMPLEMENTED",
     223: "QUERY_IS_TOO_LARGE",
-    396: "TOO_MANY_ROWS_OR_BYTES",
+    _TOO_LONG: "TOO_MANY_ROWS_OR_BYTES",
 }
 
 # How ClickHouse answers: 404 for what does not exist, 400 for what is wrong with the query, 500 otherwise.
@@ -253,6 +255,7 @@ class _Query:
     packed: bool = False  # in ClickHouse's own compressed blocks
     whole: bool = False  # made whole even where the format could come piece by piece
     content_type: str = ""  # where it is not that of the format
+    shape: tuple[str, str] | None = None  # what the gate knows it by
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -260,6 +263,8 @@ _PARSE = "SELECT formatQuerySingleLine({q:String})"
 
 # A whole number that is no part of a name. What a dashboard asks again differs in these alone.
 _NUMBER = re.compile(r"(?<![\w$.\\])[0-9]+(?![\w$.])")
+# A time with its seconds or milliseconds since the epoch, which no column's type depends on.
+_TIMESTAMP = re.compile(r"(?<![\w$.\\])[0-9]{10,13}(?![\w$.])")
 _MOST_PASSED = 2_000
 _LONGEST_PASSED = 10_000
 
@@ -285,6 +290,7 @@ class _Gate:
     def check(self, connection: Connection, query: _Query) -> None:
         """Refuse a query, or set its format and settings from its own clauses.
 
+        :arg connection: That nothing was changed on.
         :raises QueryError: If it does not parse, or is not allowed.
         """
         sql = query.sql
@@ -297,6 +303,8 @@ class _Gate:
                 if len(self._passed) >= _MOST_PASSED:
                     self._passed.clear()
                 self._passed[key] = passed
+        if key in self._passed:
+            query.shape = key
         named, whole = passed
         query.format = named or query.format
         query.whole = query.whole or whole
@@ -425,28 +433,119 @@ def _assignments(text: str, at: int) -> Iterator[tuple[str, str]]:
         at = found.end()
 
 
+class _Connections:
+    """Connections that wait for their next query.
+
+    To make one takes a millisecond, and three turns at Python's lock, for which the flow beside makes each
+    turn wait. One that is limited can be used again: it is read-only, so that each query finds it as made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[tuple[Mapping[str, str] | None, Connection]] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def take(self, limits: Mapping[str, str] | None) -> Connection:
+        """Return a connection.
+
+        :arg limits: Settings of the connection, and its database as "database"; then it is read-only. None
+            for one as chDB makes it.
+        :raises QueryError: If a setting has no such value, or there is no such database.
+        """
+        with self._lock:
+            for at in range(len(self._idle) - 1, -1, -1):
+                if self._idle[at][0] == limits:
+                    return self._idle.pop(at)[1]
+        connection = self._connect()
+        if limits is not None:
+            try:
+                if limits["database"]:
+                    _do(connection, f"USE {_identifier(limits['database'])}")
+                changes = (
+                    f"{name} = {value if name == 'additional_table_filters' else _literal(value)}"
+                    for name, value in limits.items()
+                    if name != "database"
+                )
+                _do(connection, f"SET {', '.join(changes)}, readonly = 1")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def give_back(self, limits: Mapping[str, str] | None, connection: Connection) -> None:
+        """Keep a connection for the next who wants one like it."""
+        surplus: Connection | None = connection
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append((limits, connection))
+                surplus = self._idle.pop(0)[1] if len(self._idle) > _THREADS else None
+        if surplus is not None:
+            surplus.close()
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[Connection]:
+        """Lend a connection as chDB makes it."""
+        connection = self.take(None)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self.give_back(None, connection)
+
+    def close(self) -> None:
+        """Release all; those that are given back later, too."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _connect(self) -> Connection:
+        import chdb
+
+        connection: Connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+        return connection
+
+
+def _do(connection: Connection, sql: str) -> None:
+    try:
+        connection.query(sql, "Null", params={})
+    except Exception as ex:
+        raise QueryError.of(ex) from ex
+
+
 class _Cursor:
     """A running query: pieces of its answer, one call of `next_piece` after another.
 
     Made, stepped and closed in worker threads, by one at a time.
+
+    :arg connections: Where it takes its connection from.
+    :arg query: Checked by the gate.
+    :arg columns: What is known of columns of results without rows.
+    :arg at_once: Make the answer whole, which takes fewer turns at Python's lock; one longer than `_WHOLE`
+        fails then.
+    :raises QueryError: If a setting has no such value, or there is no such database.
     """
 
-    def __init__(self, connection: Connection, gate: _Gate, query: _Query) -> None:
-        self._connection = connection
+    def __init__(
+        self, connections: _Connections, query: _Query, columns: dict[str, bytes], *, at_once: bool
+    ) -> None:
+        self._connections = connections
         self._query = query
-        self._pieces: Iterator[bytes] = iter(())
+        self._columns = columns
+        self._at_once = at_once or query.whole
+        self._limits = self._limit(str(_WHOLE) if at_once else "")
+        self._connection = connections.take(self._limits)
+        self._pieces = self._run()
+        self._is_over = self._is_closed = False
         self._stepping = threading.Lock()
-        try:
-            gate.check(connection, query)
-            self._limit()
-            self._pieces = self._run()
-        except Exception:
-            self.close()
-            raise
 
-    def _limit(self) -> None:
-        """Set the limits, then what the query may change below them, then close the door."""
+    def _limit(self, most_bytes: str) -> dict[str, str]:
+        """Return the limits, and what the query may change below them."""
         settings = {
+            "database": self._query.database,
             "max_execution_time": str(_SECONDS),
             "max_memory_usage": str(_MEMORY),
             # Half the cores at most, so that the flow in the same process keeps the others.
@@ -457,7 +556,9 @@ class _Cursor:
             "max_bytes_ratio_before_external_sort": "0",
             "max_bytes_ratio_before_external_group_by": "0",
         }
-        if self._query.format not in STREAMED:
+        if most_bytes:
+            settings["max_result_bytes"] = most_bytes
+        elif self._query.format not in STREAMED:
             settings["max_result_bytes"] = str(_RESULT)
         for name, value in self._query.settings.items():
             if name == "max_execution_time":
@@ -465,34 +566,23 @@ class _Cursor:
             elif name in ("max_memory_usage", "max_threads", "max_result_bytes") and name in settings:
                 value = _at_most(value, int(settings[name]), name)  # noqa: PLW2901
             settings[name] = value
-        if self._query.database:
-            self._do(f"USE {_identifier(self._query.database)}")
-        changes = (
-            f"{name} = {value if name == 'additional_table_filters' else _literal(value)}"
-            for name, value in settings.items()
-        )
-        # One statement: each waits for Python's lock, which the flow beside holds most of the time.
-        self._do(f"SET {', '.join(changes)}, readonly = 1")
+        return settings
 
-    def _do(self, sql: str) -> None:
-        try:
-            self._connection.query(sql, "Null", params={})
-        except Exception as ex:
-            raise QueryError.of(ex) from ex
-
-    def _run(self) -> Iterator[bytes]:
+    def _run(self) -> Generator[bytes, None, None]:
         query = self._query
         # The comment is how `kill` finds the query; on a line of its own, as the text may end in a comment.
         sql = f"{query.sql.rstrip().rstrip(';')}\n/* {query.id} */"
         try:
             empty = True
-            if query.whole:
+            if self._at_once:
                 made = self._connection.query(sql, query.format, params=query.parameters).bytes()
-                yield reframe(made, query.revision) if query.format == "Native" else made
-                return
-            for piece in pieces(self._connection, sql, query.format, query.parameters, query.revision):
-                empty = False
-                yield piece
+                empty = not made
+                if made:
+                    yield reframe(made, query.revision) if query.format == "Native" else made
+            else:
+                for piece in pieces(self._connection, sql, query.format, query.parameters, query.revision):
+                    empty = False
+                    yield piece
             if empty and query.format == "Native":
                 yield reframe(self._describe(), query.revision)
         except UnknownTypeError as ex:
@@ -502,6 +592,16 @@ class _Cursor:
 
     def _describe(self) -> bytes:
         """Name the columns of a result without rows, as a server's first block does."""
+        key = _TIMESTAMP.sub(lambda m: "0" * len(m[0]), f"{self._query.database} {self._query.sql}")
+        if self._query.parameters or len(key) > _LONGEST_PASSED:
+            return self._ask_columns()
+        if key not in self._columns:
+            if len(self._columns) >= _MOST_PASSED:
+                self._columns.clear()
+            self._columns[key] = self._ask_columns()
+        return self._columns[key]
+
+    def _ask_columns(self) -> bytes:
         sql = re.sub(
             r"\s+(FORMAT|SETTINGS)\s(?!.*\)).*$", "", self._query.sql.rstrip().rstrip(";"), flags=re.I | re.S
         )
@@ -535,13 +635,21 @@ class _Cursor:
         :raises QueryError: If the query failed.
         """
         with self._stepping:
-            return next(self._pieces, None)
+            piece = next(self._pieces, None)
+            self._is_over = piece is None
+            return piece
 
     def close(self) -> None:
         """Release the connection, once a step that another thread is in has ended."""
         with self._stepping:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if self._is_over:
+                self._connections.give_back(self._limits, self._connection)
+                return
             with contextlib.suppress(Exception):
-                self._pieces.close()  # type: ignore[attr-defined]
+                self._pieces.close()
             with contextlib.suppress(Exception):
                 self._connection.close()
 
@@ -656,7 +764,10 @@ class EmbeddedServer:
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._stop = asyncio.Event()
-        with contextlib.closing(self._connect()) as connection:
+        self._connections = _Connections(self._path)
+        self._columns: dict[str, bytes] = {}
+        self._short: set[tuple[str, str]] = set()  # shapes of queries whose answers were sent whole
+        with self._connections.plain() as connection:
             self._gate = _Gate(connection)
             self._version = _text(connection, "SELECT version()", {}).strip()
             self._timezone = _text(connection, "SELECT timezone()", {}).strip()
@@ -680,6 +791,7 @@ class EmbeddedServer:
         if failed:
             self._thread.join()
             self._thread = None
+            self._connections.close()
             msg = (
                 f"cannot serve the store on {self.host}:{self.port} ({failed[0].strerror or failed[0]}): "
                 "another program may be using the port; name another, or go on without it"
@@ -688,13 +800,13 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Stop listening, end running queries and release the connections. Calling it again does nothing."""
-        if self._thread is None:
-            return
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-        self._thread = None
-        self._threads.shutdown(wait=True)
-        self._killers.shutdown(wait=True)
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+            self._thread = None
+            self._threads.shutdown(wait=True)
+            self._killers.shutdown(wait=True)
+        self._connections.close()
 
     async def _serve(self, ready: threading.Event, failed: list[OSError]) -> None:
         app = web.Application(client_max_size=_QUERY_BYTES)
@@ -787,6 +899,7 @@ class EmbeddedServer:
         return True
 
     def _ids(self, query: _Query) -> list[str]:
+        self._check(query)
         cursor = self._open(query)
         try:
             text = b"".join(iter(cursor.next_piece, None)).decode()
@@ -858,7 +971,7 @@ class EmbeddedServer:
 
     def _delete_alert(self, rule: str) -> bool:
         table = f"{self._database}.alert_rules"
-        with contextlib.closing(self._connect()) as connection:
+        with self._connections.plain() as connection:
             known = _text(connection, f"SELECT count() FROM {table} WHERE id = {{id:UUID}}", {"id": rule})  # noqa: S608
         if known.strip() == "0":
             return False
@@ -867,7 +980,7 @@ class EmbeddedServer:
 
     def _write(self, sql: str, parameters: Mapping[str, str]) -> None:
         """Run one of the few statements that write, all of them made here."""
-        with contextlib.closing(self._connect()) as connection:
+        with self._connections.plain() as connection:
             _text(connection, sql, parameters)
 
     async def _openapi(self, request: web.Request) -> web.Response:
@@ -1031,23 +1144,39 @@ class EmbeddedServer:
             "X-Content-Type-Options": "nosniff",
         }
 
-    def _connect(self) -> Connection:
-        import chdb
+    def _open(self, query: _Query, *, at_once: bool = False) -> _Cursor:
+        return _Cursor(self._connections, query, self._columns, at_once=at_once)
 
-        connection: Connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
-        return connection
-
-    def _open(self, query: _Query) -> _Cursor:
+    def _check(self, query: _Query) -> None:
         if self._stopping:
             _fail(_BUSY, "The server is being stopped")
-        return _Cursor(self._connect(), self._gate, query)
+        with self._connections.plain() as connection:
+            self._gate.check(connection, query)
 
     def _begin(self, query: _Query) -> tuple[_Cursor, list[bytes], bool]:
         """Run a query up to as much of its answer as is sent whole, in one turn of a worker thread.
 
         Each turn waits for Python's lock, which the flow beside holds most of the time.
         """
-        cursor = self._open(query)
+        self._check(query)
+        if query.shape in self._short and query.format == "Native" and _CUT_OFF not in query.settings:
+            try:
+                return self._first_pieces(self._open(query, at_once=True))
+            except QueryError as ex:
+                if ex.code != _TOO_LONG:
+                    raise
+        cursor, found, whole = self._first_pieces(self._open(query))
+        if query.shape is not None:
+            if len(self._short) >= _MOST_PASSED:
+                self._short.clear()
+            if whole:
+                self._short.add(query.shape)
+            else:
+                self._short.discard(query.shape)
+        return cursor, found, whole
+
+    @staticmethod
+    def _first_pieces(cursor: _Cursor) -> tuple[_Cursor, list[bytes], bool]:
         try:
             return cursor, *cursor.first_pieces()
         except BaseException:
@@ -1058,7 +1187,7 @@ class EmbeddedServer:
         """End queries whose clients are gone."""
         marks = [f"/* {query_id} */" for query_id in query_ids]
         sql = "KILL QUERY WHERE arrayExists(mark -> endsWith(query, mark), {marks:Array(String)}) ASYNC"
-        with contextlib.closing(self._connect()) as connection, contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), self._connections.plain() as connection:
             connection.query(sql, "Null", params={"marks": str(marks)})
 
 
