@@ -19,7 +19,8 @@
 --     price       Delta + ZSTD 0.72, FPC + ZSTD 0.80, ZSTD 1.01, Gorilla + ZSTD 1.05
 --     quantity    ZSTD 2.19, FPC + ZSTD 4.62, Gorilla + ZSTD 5.31: the same round lots come again and again
 --     flags       T64 + ZSTD 0.05, ZSTD 0.09
---   ZSTD level 1: level 3 saves some 5 % more and costs writing speed.
+--   ZSTD level 1: level 3 saves some 5 % more and costs writing speed. Statistics of pairs, which hardly repeat, have LZ4:
+--   105 bytes a row instead of 93, a quarter less work to insert, half as much to merge.
 -- * Granules of 1,024 rows and blocks as small, where most questions are about the newest rows of many series: of 45
 --   pairs' last minute, a quarter of the time that 8,192 rows take, for 2 % more on disk. Trades are read in long runs.
 
@@ -77,34 +78,34 @@ CREATE TABLE IF NOT EXISTS stored_pair_metrics
     market LowCardinality(String) COMMENT 'spot or usdm',
     pair LowCardinality(String) COMMENT 'Y/X, ETHUSDT/BTCUSDT: Y is regressed on X',
     timeframe LowCardinality(String) COMMENT 'tick, 1s, 1m, 5m',
-    window UInt32 COMMENT 'observations in the rolling window when it is full' CODEC(T64, ZSTD(1)),
+    window UInt32 COMMENT 'observations in the rolling window when it is full' CODEC(T64, LZ4),
     method LowCardinality(String) COMMENT 'estimator of the hedge ratio: ols, rls, kalman, tls',
-    time DateTime64(6, 'UTC') COMMENT 'open time of the bar that completed the row' CODEC(DoubleDelta, ZSTD(1)),
-    hedge_ratio Float64 COMMENT 'beta of Y on X (of logarithms when the price scale is log)' CODEC(ZSTD(1)),
-    intercept Float64 COMMENT 'alpha of Y on X' CODEC(ZSTD(1)),
-    spread Float64 COMMENT 'y - hedge_ratio * x' CODEC(ZSTD(1)),
-    z_score Float64 COMMENT '(spread - spread_mean) / spread_std' CODEC(ZSTD(1)),
-    correlation Float64 COMMENT 'Pearson, of prices (or their logarithms) over the window' CODEC(ZSTD(1)),
-    return_correlation Float64 COMMENT 'Pearson, of returns over the window' CODEC(ZSTD(1)),
-    adf_statistic Float64 COMMENT 'augmented Dickey-Fuller t statistic of the spread over the window' CODEC(ZSTD(1)),
-    adf_p_value Float64 COMMENT 'its MacKinnon p-value' CODEC(ZSTD(1)),
-    half_life Float64 COMMENT 'of mean reversion, in bars; inf where the spread does not revert' CODEC(ZSTD(1)),
+    time DateTime64(6, 'UTC') COMMENT 'open time of the bar that completed the row' CODEC(DoubleDelta, LZ4),
+    hedge_ratio Float64 COMMENT 'beta of Y on X (of logarithms when the price scale is log)' CODEC(LZ4),
+    intercept Float64 COMMENT 'alpha of Y on X' CODEC(LZ4),
+    spread Float64 COMMENT 'y - hedge_ratio * x' CODEC(LZ4),
+    z_score Float64 COMMENT '(spread - spread_mean) / spread_std' CODEC(LZ4),
+    correlation Float64 COMMENT 'Pearson, of prices (or their logarithms) over the window' CODEC(LZ4),
+    return_correlation Float64 COMMENT 'Pearson, of returns over the window' CODEC(LZ4),
+    adf_statistic Float64 COMMENT 'augmented Dickey-Fuller t statistic of the spread over the window' CODEC(LZ4),
+    adf_p_value Float64 COMMENT 'its MacKinnon p-value' CODEC(LZ4),
+    half_life Float64 COMMENT 'of mean reversion, in bars; inf where the spread does not revert' CODEC(LZ4),
     y LowCardinality(String) COMMENT 'symbol of leg Y',
     x LowCardinality(String) COMMENT 'symbol of leg X',
-    observations UInt32 COMMENT 'observations in the window now, at most window' CODEC(T64, ZSTD(1)),
-    price_y Float64 COMMENT 'last price of Y, as traded' CODEC(Delta, ZSTD(1)),
-    price_x Float64 COMMENT 'last price of X, as traded' CODEC(Delta, ZSTD(1)),
-    hedge_ratio_stderr Float64 COMMENT 'standard error of hedge_ratio' CODEC(ZSTD(1)),
-    intercept_stderr Float64 COMMENT 'standard error of intercept' CODEC(ZSTD(1)),
-    r_squared Float64 COMMENT 'of the regression of Y on X' CODEC(ZSTD(1)),
-    spread_mean Float64 COMMENT 'over the z-score window, with the current hedge ratio' CODEC(ZSTD(1)),
-    spread_std Float64 COMMENT 'population standard deviation, likewise' CODEC(ZSTD(1)),
-    volatility_y Float64 COMMENT 'sample standard deviation of returns of Y over the window, per bar' CODEC(ZSTD(1)),
-    volatility_x Float64 COMMENT 'sample standard deviation of returns of X over the window, per bar' CODEC(ZSTD(1)),
-    adf_lag Float64 COMMENT 'lag used by the ADF regression' CODEC(ZSTD(1)),
-    hurst Float64 COMMENT 'Hurst exponent of the spread' CODEC(ZSTD(1)),
-    variance_ratio Float64 COMMENT 'Lo-MacKinlay variance ratio of the spread' CODEC(ZSTD(1)),
-    version UInt64 COMMENT '0: of klines from before the feed; 1 when first made here, higher each time a late bar changed it' CODEC(T64, ZSTD(1)),
+    observations UInt32 COMMENT 'observations in the window now, at most window' CODEC(T64, LZ4),
+    price_y Float64 COMMENT 'last price of Y, as traded' CODEC(Delta, LZ4),
+    price_x Float64 COMMENT 'last price of X, as traded' CODEC(Delta, LZ4),
+    hedge_ratio_stderr Float64 COMMENT 'standard error of hedge_ratio' CODEC(LZ4),
+    intercept_stderr Float64 COMMENT 'standard error of intercept' CODEC(LZ4),
+    r_squared Float64 COMMENT 'of the regression of Y on X' CODEC(LZ4),
+    spread_mean Float64 COMMENT 'over the z-score window, with the current hedge ratio' CODEC(LZ4),
+    spread_std Float64 COMMENT 'population standard deviation, likewise' CODEC(LZ4),
+    volatility_y Float64 COMMENT 'sample standard deviation of returns of Y over the window, per bar' CODEC(LZ4),
+    volatility_x Float64 COMMENT 'sample standard deviation of returns of X over the window, per bar' CODEC(LZ4),
+    adf_lag Float64 COMMENT 'lag used by the ADF regression' CODEC(LZ4),
+    hurst Float64 COMMENT 'Hurst exponent of the spread' CODEC(LZ4),
+    variance_ratio Float64 COMMENT 'Lo-MacKinlay variance ratio of the spread' CODEC(LZ4),
+    version UInt64 COMMENT '0: of klines from before the feed; 1 when first made here, higher each time a late bar changed it' CODEC(T64, LZ4),
     source LowCardinality(String) COMMENT 'binance, recording, archive or simulator'
 )
 ENGINE = ReplacingMergeTree(version)

@@ -13,7 +13,9 @@ ORDER BY (market, pair, timeframe, window, method)
 COMMENT 'Newest statistics of each pair; read the view latest_pair_metrics';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS fill_latest_pair_metrics TO stored_latest_pair_metrics
-AS SELECT * FROM stored_pair_metrics;
+AS SELECT * FROM stored_pair_metrics
+-- Of an insert's rows only the newest of each series, in its newest version: the others need not be written.
+ORDER BY time DESC, version DESC LIMIT 1 BY market, pair, timeframe, window, method;
 
 -- Rows that were there before this view.
 INSERT INTO stored_latest_pair_metrics SELECT * FROM stored_pair_metrics;

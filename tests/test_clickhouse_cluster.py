@@ -104,7 +104,23 @@ def test_a_table_is_filled_by_another_inside_its_shard() -> None:
     made = [each for each in DDL if "MATERIALIZED" in each]
     for text, rows in zip(made, ("pair_metrics", "signals"), strict=True):
         assert f"TO pairflow.stored_latest_{rows}_local" in text
-        assert text.endswith(f"FROM pairflow.stored_{rows}_local")
+        assert f"\nAS SELECT * FROM pairflow.stored_{rows}_local" in text
+
+
+def test_how_rows_are_stored_changes_in_each_shard() -> None:
+    made = CLUSTER.rewrite(
+        "ALTER TABLE stored_bars\n  MODIFY COLUMN low CODEC(Delta, LZ4),\n  MODIFY COLUMN high CODEC(LZ4)"
+    )
+    assert made == [
+        "ALTER TABLE pairflow.stored_bars_local ON CLUSTER events"
+        "\n  MODIFY COLUMN low CODEC(Delta, LZ4),\n  MODIFY COLUMN high CODEC(LZ4)"
+    ]
+
+
+def test_what_fills_a_table_changes_in_each_shard() -> None:
+    (text,) = (each for each in DDL if "MODIFY QUERY" in each)
+    assert text.startswith("ALTER TABLE pairflow.fill_latest_pair_metrics ON CLUSTER events MODIFY QUERY")
+    assert "FROM pairflow.stored_pair_metrics_local" in text
 
 
 @pytest.mark.parametrize(
@@ -121,6 +137,7 @@ def test_a_table_is_filled_by_another_inside_its_shard() -> None:
         "CREATE MATERIALIZED VIEW IF NOT EXISTS x ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a",  # likewise
         "CREATE VIEW x AS SELECT 1",
         "ALTER TABLE stored_bars ADD COLUMN x Int8",  # which is two tables in a cluster
+        "ALTER TABLE stored_bars MODIFY COLUMN low CODEC(LZ4), ADD COLUMN x Int8",
         "INSERT INTO x SELECT 1",  # of which database?
         "INSERT INTO other.runs SELECT 1",
         "INSERT INTO FUNCTION null('a Int8') SELECT 1",

@@ -1,6 +1,7 @@
 """The store: created, upgraded, refused with one clear line; every row counted once."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from connectors.clickhouse.api import CONDITIONS
 from connectors.clickhouse.schema import SCHEMA, statements
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError
-from kernels.records import BAR, GAP, METRIC, SIGNAL, STATISTICS, TRADE
+from kernels.records import BAR, GAP, METRIC, SECOND, SIGNAL, STATISTICS, TRADE
 
 COLUMNS = Columns(market="spot", source="binance", symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"])
 
@@ -183,6 +184,24 @@ def test_the_newest_statistics_are_whole_rows(dsn: str) -> None:
         assert store.query(rows.format("stored_latest_pair_metrics")) == stored
 
 
+def test_of_an_insert_the_newest_row_in_its_newest_version_is_the_latest(dsn: str) -> None:
+    metrics = np.zeros(6, METRIC)
+    metrics["window"] = [60, 60, 60, 60, 300, 300]
+    metrics["time"] = 1_700_000_000_000_000 + SECOND * np.array([1, 3, 3, 2, 2, 1])
+    metrics["version"] = [9, 1, 2, 5, 1, 2]
+    metrics["z_score"] = [1, 2, 3, 4, 5, 6]
+    with Store.open(dsn, source="binance") as store:
+        for start in (0, 3):
+            store.insert("stored_pair_metrics", COLUMNS("pair_metrics", metrics[start : start + 3]))
+        latest = "SELECT window, z_score, version FROM latest_pair_metrics ORDER BY window"
+        assert store.query(latest) == [(60, 3.0, 2), (300, 5.0, 1)]
+        (written,) = store.query(
+            "SELECT sum(rows) FROM system.parts WHERE table = 'stored_latest_pair_metrics'"
+        )
+        assert written[0] <= 3
+        assert store.query("SELECT count() FROM pair_metrics") == [(5,)]
+
+
 def test_a_gap_that_closed_stays_closed(dsn: str) -> None:
     gap = np.zeros(1, GAP)
     gap["first_id"], gap["last_id"], gap["detected"] = 10, 19, 1_700_000_000_000_000
@@ -247,6 +266,34 @@ def test_an_older_database_is_upgraded_in_place(
             assert store.query("SELECT max(version), count() FROM schema_version") == [
                 (int(files[-1].name[:3]), len(files))
             ]
+
+
+def test_an_older_table_is_stored_from_now_on_as_a_new_one(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = (
+        "SELECT groupArray((name, compression_codec)) FROM system.columns WHERE table = 'stored_pair_metrics'"
+    )
+    filled = "SELECT as_select FROM system.tables WHERE name = 'fill_latest_pair_metrics'"
+    with Store.open(f"chdb://{tmp_path}/new", source="binance") as store:
+        new = store.query(stored), store.query(filled)
+    old = tmp_path / "schema"
+    old.mkdir()
+    for name in ("001_tables.sql", "003_analysis.sql"):
+        text = (SCHEMA / name).read_text()
+        for line in re.findall(r"ORDER BY time DESC, version DESC LIMIT 1 BY [^;]*", text):
+            text = text.replace(line, "")
+        (old / name).write_text(text.replace(", LZ4)", ", ZSTD(1))").replace("(LZ4)", "(ZSTD(1))"))
+    (old / "002_views.sql").write_text((SCHEMA / "002_views.sql").read_text())
+    monkeypatch.setattr(schema, "SCHEMA", old)
+    metrics = np.zeros(1, METRIC)
+    with Store.open(dsn, source="binance") as store:
+        assert (store.query(stored), store.query(filled)) != new
+        store.insert("stored_pair_metrics", COLUMNS("pair_metrics", metrics))
+    monkeypatch.setattr(schema, "SCHEMA", SCHEMA)
+    with Store.open(dsn, source="binance") as store:
+        assert (store.query(stored), store.query(filled)) == new
+        assert store.query("SELECT count() FROM pair_metrics") == [(1,)]
 
 
 def test_an_upgrade_that_was_cut_off_is_done_again(dsn: str) -> None:

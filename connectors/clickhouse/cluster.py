@@ -32,6 +32,7 @@ _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)(?: AS (\w+))?")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+)")
 _MATERIALIZED = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+)(?=\s+TO \w)")
 _ALTER = re.compile(r"ALTER TABLE (\w+)")
+_CODECS = re.compile(r"ALTER TABLE \w+(?:\s+MODIFY COLUMN \w+ CODEC\([\w, ]+\),?)+")
 _INSERT = re.compile(r"INSERT INTO (\w+)\b(?! *\.)")
 _ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _REFERENCE = re.compile(r"\b(FROM|JOIN|INTO|TO) (\w+)\b(?! *\.)")
@@ -78,13 +79,23 @@ class Cluster:
         if _VIEW.match(statement):
             made = self._outside_strings(statement, lambda sql: self._on_cluster(sql, _VIEW, False))
             return [self._system_tables(), made] if "system.tables" in statement else [made]
-        if (match := _ALTER.match(statement)) and match[1] not in sharding():
-            # A table that every server has whole; one in shards is two tables, which nothing here alters yet.
-            return [self._outside_strings(statement, lambda sql: self._on_cluster(sql, _ALTER, False))]
+        if match := _ALTER.match(statement):
+            return [self._altered(match[1], statement)]
         if (match := _INSERT.match(statement)) and match[1] in objects():
             return [self._outside_strings(statement, lambda sql: self._qualified(sql, local=False))]
         msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
         raise ValueError(msg)
+
+    def _altered(self, name: str, statement: str) -> str:
+        local = name in sharding()
+        if local and not _CODECS.fullmatch(statement):
+            # What is more than how a shard stores its rows would concern the Distributed table, too.
+            msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
+            raise ValueError(msg)
+        if local:
+            statement = statement.replace(name, f"{name}_local", 1)
+        in_shards = local or "MODIFY QUERY" in statement
+        return self._outside_strings(statement, lambda sql: self._on_cluster(sql, _ALTER, in_shards))
 
     def _table(self, name: str, statement: str) -> list[str]:
         shard_key = sharding().get(name)
