@@ -154,6 +154,16 @@ def test_no_reader_ever_counts_a_row_twice(dsn: str, tmp_path: Path) -> None:
         connection.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no such scheduling")
+def test_merges_run_where_a_core_is_idle(dsn: str) -> None:
+    with Store.open(dsn, source="binance") as store:
+        store.insert("stored_trades", trades(10))
+        names = {int(task.name): (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+        merging = [thread for thread, name in names.items() if name.startswith("MergeMutate")]
+        assert merging
+        assert {os.sched_getscheduler(thread) for thread in merging} == {os.SCHED_IDLE}
+
+
 def test_a_later_version_replaces_and_an_earlier_one_does_not(dsn: str) -> None:
     bars = np.zeros(3, BAR)
     bars["open_time"], bars["timeframe"] = 60_000_000, 60_000_000
