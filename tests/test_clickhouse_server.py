@@ -212,6 +212,45 @@ def test_an_empty_answer_still_names_its_columns(client: Client) -> None:
     assert (result.result_rows, result.column_names) == ([], ("symbol", "price"))
 
 
+def test_an_empty_answer_asked_again_names_its_own_columns(server: EmbeddedServer) -> None:
+    """What is remembered of the first must not be taken for the second."""
+    for sql in (
+        "SELECT toDateTime({}) WHERE 0",
+        'SELECT 1 AS "{}" WHERE 0',
+        'SELECT id AS "{}, a name whose length is that of a letter\'s code" FROM trades WHERE 0',
+    ):
+        for at in (1_700_000_000, 1_700_000_001):
+            body = ask(server, sql.format(at), default_format="Native")[2]
+            assert str(at).encode() in body
+    typed = "SELECT toDateTime64({}, {}) AS t WHERE 0"
+    for at, digits in ((1_700_000_000, 3), (1_700_000_001, 3), (1_700_000_000, 6)):
+        body = ask(server, typed.format(at, digits), default_format="Native")[2]
+        assert f"DateTime64({digits})".encode() in body
+
+
+def test_a_long_answer_after_a_short_one_to_the_same_question_is_whole(server: EmbeddedServer) -> None:
+    sql = "SELECT id FROM trades ORDER BY id LIMIT {}"
+    short = ask(server, sql.format(2), default_format="Native")[2]
+    assert ask(server, sql.format(2), default_format="Native")[2] == short
+    for settings in ({}, {"result_overflow_mode": "break"}, {"max_result_bytes": 100_000_000}):
+        status, _, body = ask(server, sql.format(TRADES), default_format="Native", **settings)
+        assert status == 200
+        assert len(body) > 8 * TRADES
+        assert ask(server, sql.format(2), default_format="Native")[2] == short
+
+
+def test_a_setting_of_one_query_is_not_the_next_ones(server: EmbeddedServer) -> None:
+    sql = "SELECT timezone(), toString(toDateTime(0))"
+    utc = ask(server, sql)[2]
+    for _ in range(2):
+        assert ask(server, sql, session_timezone="Asia/Tokyo")[2] == b"Asia/Tokyo\t1970-01-01 09:00:00\n"
+        assert ask(server, sql)[2] == utc
+        assert ask(server, "SELECT {a:Int8}", param_a=1)[2] == b"1\n"
+        assert ask(server, "SELECT {a:Int8}")[0] != 200
+        assert ask(server, "SELECT currentDatabase()", database="default")[2] == b"default\n"
+        assert ask(server, "SELECT currentDatabase()")[2] == b"pairflow\n"
+
+
 def test_an_error_in_the_middle_of_an_answer_is_not_taken_for_its_end(client: Client) -> None:
     sql = "SELECT throwIf(number = 3000000, 'on the way') FROM numbers(5000000)"
     with pytest.raises(ClickHouseError, match="on the way"), client.query_row_block_stream(sql) as blocks:

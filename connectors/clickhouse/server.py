@@ -523,7 +523,7 @@ class _Cursor:
 
     :arg connections: Where it takes its connection from.
     :arg query: Checked by the gate.
-    :arg columns: What is known of columns of results without rows.
+    :arg columns: The blocks of earlier results without rows, by what was asked but for its times.
     :arg at_once: Make the answer whole, which takes fewer turns at Python's lock; one longer than `_WHOLE`
         fails then.
     :raises QueryError: If a setting has no such value, or there is no such database.
@@ -593,13 +593,16 @@ class _Cursor:
     def _describe(self) -> bytes:
         """Name the columns of a result without rows, as a server's first block does."""
         key = _TIMESTAMP.sub(lambda m: "0" * len(m[0]), f"{self._query.database} {self._query.sql}")
-        if self._query.parameters or len(key) > _LONGEST_PASSED:
-            return self._ask_columns()
-        if key not in self._columns:
-            if len(self._columns) >= _MOST_PASSED:
-                self._columns.clear()
-            self._columns[key] = self._ask_columns()
-        return self._columns[key]
+        known = self._columns.get(key)
+        if known is None or self._query.parameters:
+            known = self._ask_columns()
+            # A column that has no name of its own is named by what it says.
+            named_by_time = re.search(rb"[0-9]{10}", known)
+            if known and not named_by_time and not self._query.parameters and len(key) <= _LONGEST_PASSED:
+                if len(self._columns) >= _MOST_PASSED:
+                    self._columns.clear()
+                self._columns[key] = known
+        return known
 
     def _ask_columns(self) -> bytes:
         sql = re.sub(
