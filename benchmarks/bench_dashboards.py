@@ -1,12 +1,12 @@
 """Dashboards open beside a replay: how long their queries take, and what they cost the flow.
 
-    python -m benchmarks.bench_dashboards [--minutes 10] [--trades 10000000] [--rows 10000000]
+    python -m benchmarks.bench_dashboards [--minutes 10] [--trades 10000000] [--rows 10000000] [--speed 0]
 
-A store with statistics of 45 pairs is made, and a flow replays recorded trades into a copy of it as fast as
-it can: first undisturbed, then with 1,000 queries a minute, then again, replay after replay, until queries
-were asked for that many minutes. The queries are those of all panels and annotations of the dashboards, as
-Grafana sends them: most over the time span that the dashboard opens with, some longer, at the newest rows
-or anywhere in history, for any pair.
+A store with statistics of 45 pairs is made, and a flow replays recorded trades into a copy of it, as fast as
+it can unless a speed is given: first undisturbed, then with 1,000 queries a minute, then again, replay after
+replay, until queries were asked for that many minutes. The queries are those of all panels and annotations of
+the dashboards, as Grafana sends them: most over the time span that the dashboard opens with, some longer, at
+the newest rows or anywhere in history, for any pair.
 
 Queries are sent at fixed times, whether those before were answered or not, and a query's time is counted
 from when it was due: a server that falls behind cannot hide it. While 100 of them wait, those that come due
@@ -259,10 +259,13 @@ class Viewer:
         self._asked.seconds[panel].append(spent)
 
 
-def replay(recording: Path, prepared: Path, asked: Asked | None, turn: int) -> tuple[float, float]:
+def replay(
+    recording: Path, speed: float, prepared: Path, asked: Asked | None, turn: int
+) -> tuple[float, float]:
     """Run the flow into a copy of the store.
 
     :arg recording: what it replays.
+    :arg speed: how many times as fast as it was recorded; 0 for as fast as it goes.
     :arg prepared: the store, which stays as it is.
     :arg asked: what queries beside it come to; None for none.
     :arg turn: of which other queries are drawn.
@@ -273,6 +276,7 @@ def replay(recording: Path, prepared: Path, asked: Asked | None, turn: int) -> t
     port = _free_port()
     settings = {
         "SOURCE": f"recording:{recording}",
+        "REPLAY_SPEED": str(speed or "max"),
         "MARKET": "usdm",
         "CLICKHOUSE": f"chdb://{folder}",
         "HTTP_PORT": str(port),
@@ -323,6 +327,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="with queries")
     parser.add_argument("--trades", type=int, default=10_000_000, help="of a replay")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of statistics in the store")
+    parser.add_argument("--speed", type=float, default=0.0, help="times the recorded speed; 0: full speed")
     given = parser.parse_args()
     lines = _lines()
     if not lines:
@@ -338,8 +343,8 @@ def main() -> None:
             stream.writelines(_repeated(lines, given.trades))
         store_statements(prepared, *_history(given.rows))
         while open_for < 60 * given.minutes:
-            quiet.append(replay(recording, prepared, None, 0)[0])
-            wall, spent = replay(recording, prepared, asked, len(viewed))
+            quiet.append(replay(recording, given.speed, prepared, None, 0)[0])
+            wall, spent = replay(recording, given.speed, prepared, asked, len(viewed))
             viewed.append(wall)
             open_for += spent
             print(f"{quiet[-1]:.1f} s alone, {viewed[-1]:.1f} s viewed", file=sys.stderr)
@@ -351,10 +356,11 @@ def main() -> None:
             {"panel": f"{panel.dashboard}, {panel.title}", "asked": len(times), **_percentiles(times)}
         )
     packages = ["bytewax", "chdb", "aiohttp", "numpy"]
-    command = f"python -m benchmarks.bench_dashboards --minutes {given.minutes:g}"
+    command = f"python -m benchmarks.bench_dashboards --minutes {given.minutes:g} --speed {given.speed:g}"
+    pace = f"{given.speed:g} times the recorded speed" if given.speed else "full speed"
     note = (
         f"{QUERIES_A_MINUTE:,} queries a minute for {open_for / 60:.1f} minutes over {given.rows:,} rows of"
-        f" statistics, beside replays at full speed: {len(asked.errors)} errors."
+        f" statistics, beside replays at {pace}: {len(asked.errors)} errors."
         " Below all: the ten slowest panels."
     )
     print(report("Panel queries beside a replay", command, rows, packages, note))
