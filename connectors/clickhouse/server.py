@@ -550,6 +550,8 @@ class _Cursor:
             "max_memory_usage": str(_MEMORY),
             # Half the cores at most, so that the flow in the same process keeps the others.
             "max_threads": str(max(1, (os.cpu_count() or 2) // 2)),
+            # Panels read little, in many places: no thread needs to be woken for each.
+            "local_filesystem_read_method": "pread",
             # The in-memory formats of chDB and spilling to disk have no place here.
             "max_bytes_before_external_sort": "0",
             "max_bytes_before_external_group_by": "0",
