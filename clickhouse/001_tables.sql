@@ -22,7 +22,7 @@
 --   ZSTD level 1: level 3 saves some 5 % more and costs writing speed. Statistics of pairs, which hardly repeat, have LZ4:
 --   105 bytes a row instead of 93, a quarter less work to insert, half as much to merge.
 -- * Granules of 1,024 rows and blocks as small, where most questions are about the newest rows of many series: of 45
---   pairs' last minute, a quarter of the time that 8,192 rows take, for 2 % more on disk. Trades are read in long runs.
+--   pairs' last minute, a quarter of the time that 8,192 rows take, for a quarter more on disk. Trades are read in long runs.
 
 CREATE TABLE IF NOT EXISTS stored_trades
 (

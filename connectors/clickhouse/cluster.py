@@ -79,7 +79,9 @@ class Cluster:
         if _VIEW.match(statement):
             made = self._outside_strings(statement, lambda sql: self._on_cluster(sql, _VIEW, False))
             return [self._system_tables(), made] if "system.tables" in statement else [made]
-        if match := _ALTER.match(statement):
+        if (match := _ALTER.match(statement)) and (
+            match[1] not in sharding() or _CODECS.fullmatch(statement)
+        ):
             return [self._altered(match[1], statement)]
         if (match := _INSERT.match(statement)) and match[1] in objects():
             return [self._outside_strings(statement, lambda sql: self._qualified(sql, local=False))]
@@ -87,12 +89,8 @@ class Cluster:
         raise ValueError(msg)
 
     def _altered(self, name: str, statement: str) -> str:
-        local = name in sharding()
-        if local and not _CODECS.fullmatch(statement):
-            # What is more than how a shard stores its rows would concern the Distributed table, too.
-            msg = f"no rule how a cluster does this: {statement.splitlines()[0]}"
-            raise ValueError(msg)
-        if local:
+        # Of a table in shards only how each stores its rows: more would concern the Distributed one, too.
+        if local := name in sharding():
             statement = statement.replace(name, f"{name}_local", 1)
         in_shards = local or "MODIFY QUERY" in statement
         return self._outside_strings(statement, lambda sql: self._on_cluster(sql, _ALTER, in_shards))

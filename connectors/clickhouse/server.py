@@ -41,7 +41,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -53,6 +53,10 @@ from connectors.clickhouse.store import Store, StoreError
 
 if TYPE_CHECKING:
     from aiohttp.multipart import BodyPartReader
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -269,6 +273,13 @@ _MOST_PASSED = 2_000
 _LONGEST_PASSED = 10_000
 
 
+def _remember(memory: dict[_K, _V], key: _K, value: _V) -> None:
+    """Keep what was found out of a query, of so many that memory stays bounded."""
+    if len(memory) >= _MOST_PASSED:
+        memory.clear()
+    memory[key] = value
+
+
 class _Gate:
     """Lets through what only reads the store.
 
@@ -300,9 +311,7 @@ class _Gate:
             passed = self._check_text(connection, query)
             plain = not re.search(r"settings|identifier", sql, re.IGNORECASE)
             if plain and query.sql == sql and len(sql) <= _LONGEST_PASSED:
-                if len(self._passed) >= _MOST_PASSED:
-                    self._passed.clear()
-                self._passed[key] = passed
+                _remember(self._passed, key, passed)
         if key in self._passed:
             query.shape = key
         named, whole = passed
@@ -595,15 +604,14 @@ class _Cursor:
     def _describe(self) -> bytes:
         """Name the columns of a result without rows, as a server's first block does."""
         key = _TIMESTAMP.sub(lambda m: "0" * len(m[0]), f"{self._query.database} {self._query.sql}")
+        if self._query.parameters or len(key) > _LONGEST_PASSED:
+            return self._ask_columns()
         known = self._columns.get(key)
-        if known is None or self._query.parameters:
+        if known is None:
             known = self._ask_columns()
-            # A column that has no name of its own is named by what it says.
-            named_by_time = re.search(rb"[0-9]{10}", known)
-            if known and not named_by_time and not self._query.parameters and len(key) <= _LONGEST_PASSED:
-                if len(self._columns) >= _MOST_PASSED:
-                    self._columns.clear()
-                self._columns[key] = known
+            # A column that has no name of its own is named by what it says, a time maybe.
+            if known and not re.search(rb"[0-9]{10}", known):
+                _remember(self._columns, key, known)
         return known
 
     def _ask_columns(self) -> bytes:
@@ -771,7 +779,7 @@ class EmbeddedServer:
         self._stop = asyncio.Event()
         self._connections = _Connections(self._path)
         self._columns: dict[str, bytes] = {}
-        self._short: set[tuple[str, str]] = set()  # shapes of queries whose answers were sent whole
+        self._short: dict[tuple[str, str], bool] = {}  # by a query's shape: was its answer sent whole
         with self._connections.plain() as connection:
             self._gate = _Gate(connection)
             self._version = _text(connection, "SELECT version()", {}).strip()
@@ -1164,7 +1172,12 @@ class EmbeddedServer:
         Each turn waits for Python's lock, which the flow beside holds most of the time.
         """
         self._check(query)
-        if query.shape in self._short and query.format == "Native" and _CUT_OFF not in query.settings:
+        if (
+            query.shape
+            and self._short.get(query.shape)
+            and query.format == "Native"
+            and _CUT_OFF not in query.settings
+        ):
             try:
                 return self._first_pieces(self._open(query, at_once=True))
             except QueryError as ex:
@@ -1172,12 +1185,7 @@ class EmbeddedServer:
                     raise
         cursor, found, whole = self._first_pieces(self._open(query))
         if query.shape is not None:
-            if len(self._short) >= _MOST_PASSED:
-                self._short.clear()
-            if whole:
-                self._short.add(query.shape)
-            else:
-                self._short.discard(query.shape)
+            _remember(self._short, query.shape, whole)
         return cursor, found, whole
 
     @staticmethod
