@@ -49,8 +49,7 @@ import urllib3
 
 from benchmarks.bench_flow import RECORDINGS, _lines, _repeated
 from benchmarks.report import Row, report
-from tests.grafana_checks import (
-    ROOT,
+from tests.support.grafana_checks import (
     Range,
     Served,
     _free_port,
@@ -58,6 +57,7 @@ from tests.grafana_checks import (
     interpolate,
     store_statements,
 )
+from tests.support.paths import ROOT
 
 QUERIES_A_MINUTE = 1_000
 WAITING = 100

@@ -36,7 +36,7 @@ from benchmarks.report import Row, report
 from connectors.binance.feed import Frames, now_us
 from connectors.binance.stream import BinanceSource, Endpoints
 from flows.bars import BarLogic
-from kernels.records import SECOND, Block, Rows, Trades
+from kernels.records import SECOND, Block, TableRows, Trades
 
 _Result = TypeVar("_Result")
 
@@ -266,7 +266,7 @@ class _MeteredBars(BarLogic):
         self.began = self.cpu = 0.0
 
     @override
-    def on_batch(self, values: list[Trades]) -> tuple[list[Rows], bool]:
+    def on_batch(self, values: list[Trades]) -> tuple[list[TableRows], bool]:
         now = now_us()
         if not self.began and any(len(block.trades) for block in values):
             self.began, self.cpu = time.perf_counter(), time.process_time()

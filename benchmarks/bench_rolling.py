@@ -15,20 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.regimes import REGIMES, exact
 from benchmarks.report import Row, interleaved, report
-from kernels.comoments import (
-    depth_needed,
-    new_matrix,
-    new_state,
-    roll_pair,
-    update_all_pairs,
-    update_pairs,
-)
 from kernels.compile import warm_up
 from kernels.descriptive import DESCRIPTION, new_windows, update_descriptive
-from kernels.records import METRIC
-from kernels.regression import (
+from kernels.hedge_ratios import (
     kalman_noise,
     new_kalman_state,
     new_rls_state,
@@ -36,7 +26,17 @@ from kernels.regression import (
     update_rls,
     update_tls,
 )
+from kernels.records import METRIC
+from kernels.rolling_ols import (
+    depth_needed,
+    new_matrix,
+    new_state,
+    roll_pair,
+    update_all_pairs,
+    update_pairs,
+)
 from kernels.signals import update_signals
+from tests.support.regimes import REGIMES, exact
 
 Floats = NDArray[np.float64]
 Rolling = Callable[[Floats], Any]

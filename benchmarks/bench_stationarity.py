@@ -18,7 +18,7 @@ from statsmodels.tsa.vector_ar.vecm import coint_johansen
 from benchmarks.report import Row, interleaved, report
 from kernels.compile import warm_up
 from kernels.records import METRIC
-from kernels.stationarity import (
+from kernels.unit_root import (
     AIC,
     KERNELS,
     adf,
@@ -177,7 +177,7 @@ def main() -> None:
     warm_up(*KERNELS)
     note = (
         "Called from Python, on cointegrated pairs at prices of 60,000. Of the differences in `coint`, up to "
-        "2e-9 is statsmodels' own: `tests/test_stationarity.py` compares with exact arithmetic."
+        "2e-9 is statsmodels' own: `tests/kernels/test_unit_root.py` compares with exact arithmetic."
     )
     print(report("Stationarity tests, one at a time", COMMAND, single_tests(), PACKAGES, note))
     note = (

@@ -10,7 +10,7 @@ Tried, and left out:
 * chDB's table function ``Python(table)`` instead of the file that clickhouse-connect hands over: a tenth
   faster into a table with an order, and it looks for the table by name in the caller's variables.
 * The same file in ``/dev/shm``: no faster, as ordering and compressing take most of the time.
-* Rows sorted by symbol before they are handed over: no faster, ClickHouse sorts them in no time.
+* TableRows sorted by symbol before they are handed over: no faster, ClickHouse sorts them in no time.
 * Gorilla for prices and quantities, as ClickHouse's guides have it: larger than plain ZSTD on real trades.
 """
 

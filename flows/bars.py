@@ -5,9 +5,9 @@ trades = op.input("trades", flow, source)  # (shard, Trades)
 bars = op.stateful_batch("bars", trades, partial(BarLogic, symbols=symbols, timeframes=[SECOND], lateness=0))
 ```
 
-One key holds all symbols of a shard, its state in arrays, and one kernel call takes a whole block. Out come
-`Rows("bars", BAR block)` and, for the tick timeframe, `Rows(TICKS, BAR block)`: the last price of each symbol
-that traded in an interval of 100 ms, for the pair metrics alone.
+One key holds all symbols, its state in arrays, and one kernel call takes a whole block. The step emits
+`TableRows("bars", BAR block)` and, for the tick timeframe, `TableRows(TICKS, BAR block)`: the last price of
+each symbol that traded in an interval of 100 ms, for the pair metrics alone.
 """
 
 import pickle
@@ -21,7 +21,7 @@ from typing_extensions import override
 from connectors.telemetry import LATE_TRADES
 from kernels import ohlcv
 from kernels.compile import warm_up
-from kernels.records import GAP_REPAIRS, MILLISECOND, Block, Rows, Trades
+from kernels.records import GAP_REPAIRS, MILLISECOND, Block, TableRows, Trades
 
 TICKS = "ticks"
 TICK_INTERVAL = 100 * MILLISECOND
@@ -30,8 +30,8 @@ _ROOM = 4_096  # rows a kernel call can give
 _LOST = GAP_REPAIRS.index("unavailable")
 
 
-class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
-    """Bars of every symbol of a shard, in every timeframe."""
+class BarLogic(StatefulBatchLogic[Trades, TableRows, bytes]):
+    """Bars of every symbol, in every timeframe."""
 
     def __init__(
         self, resume: bytes | None, *, symbols: Sequence[str], timeframes: Sequence[int], lateness: int
@@ -54,12 +54,12 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
             self._restore(*pickle.loads(resume))  # noqa: S301 - from the user's own recovery folder
 
     @override
-    def on_batch(self, values: list[Trades]) -> tuple[list[Rows], bool]:
-        out: list[Rows] = []
+    def on_batch(self, values: list[Trades]) -> tuple[list[TableRows], bool]:
+        out: list[TableRows] = []
         for block in values:
             if len(block.bars):
                 self._begin_after(block.bars)
-                out.append(Rows("bars", block.bars))
+                out.append(TableRows("bars", block.bars))
             self._apply(block.gaps)
             clock = self._bars.clock[0]
             too_late = int(clock["too_late"])
@@ -69,9 +69,9 @@ class BarLogic(StatefulBatchLogic[Trades, Rows, bytes]):
                 bars = self._out[:rows]
                 is_tick = bars["timeframe"] == TICK_INTERVAL
                 if not is_tick.all():
-                    out.append(Rows("bars", bars[~is_tick]))
+                    out.append(TableRows("bars", bars[~is_tick]))
                 if is_tick.any():
-                    out.append(Rows(TICKS, bars[is_tick]))
+                    out.append(TableRows(TICKS, bars[is_tick]))
                 if clock["need"] > len(self._out):
                     self._out = ohlcv.empty_bars(2 * int(clock["need"]))
             LATE_TRADES.inc(int(clock["too_late"]) - too_late)

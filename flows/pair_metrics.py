@@ -30,10 +30,18 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from flows.bars import TICKS
-from kernels.comoments import depth_needed, rebuild_pairs
 from kernels.compile import warm_up
-from kernels.panel import Panel, Rules, measure_bars, new_panel, put_prices, roll_bars, roll_ticks
-from kernels.records import METHODS, METRIC, SIGNAL, Block, Rows
+from kernels.pair_state import (
+    PairParameters,
+    PairState,
+    measure_bars,
+    new_pair_state,
+    put_prices,
+    roll_bars,
+    roll_ticks,
+)
+from kernels.records import METHODS, METRIC, SIGNAL, Block, TableRows
+from kernels.rolling_ols import depth_needed, rebuild_pairs
 
 REVISIONS = 128
 """Bars back from the newest for which a late bar still changes the pair statistics."""
@@ -79,13 +87,15 @@ class PairOptions:
         return np.array([self.symbols.index(name) for name in names], np.int32).reshape(-1, 2)
 
     @cached_property
-    def rules(self) -> Rules:
+    def parameters(self) -> PairParameters:
         """What the kernels are told."""
-        return Rules(self.z_window, self.log_prices, self.adf_lag, float(self.z_entry), float(self.z_exit))
+        return PairParameters(
+            self.z_window, self.log_prices, self.adf_lag, float(self.z_entry), float(self.z_exit)
+        )
 
-    def panel(self, rows: int, depth: int, legs: NDArray[np.int32], timeframe: int) -> Panel:
-        """Return a panel for these pairs; legs are rows of its rings."""
-        return new_panel(
+    def new_state(self, rows: int, depth: int, legs: NDArray[np.int32], timeframe: int) -> PairState:
+        """Return the state of these pairs; legs are rows of its rings."""
+        return new_pair_state(
             rows,
             depth,
             *legs.T,
@@ -96,23 +106,23 @@ class PairOptions:
             kalman_r=self.kalman_r,
         )
 
-    def rebuild(self, panel: Panel, steps: NDArray[np.int64]) -> None:
+    def rebuild(self, state: PairState, steps: NDArray[np.int64]) -> None:
         """Take the sums anew as of some observations, -1 for pairs that stay as they are."""
         rebuild_pairs(
-            panel.values, panel.returns, steps, panel.y, panel.x, panel.windows, self.z_window, panel.state
+            state.values, state.returns, steps, state.y, state.x, state.windows, self.z_window, state.sums
         )
 
-    def room(self, dtype: np.dtype[np.void]) -> Block:
+    def buffer_for(self, dtype: np.dtype[np.void]) -> Block:
         """Return a block with room for the rows of an interval, or of many."""
         interval = len(self.methods) * len(self.pairs) * len(self.windows)
         return np.empty(max(interval, _ROOM), dtype)
 
-    def restore_filters(self, panel: Panel, rls: Block, kalman: Block, old: "PairOptions") -> None:
+    def restore_filters(self, state: PairState, rls: Block, kalman: Block, old: "PairOptions") -> None:
         """Take over the filters of an earlier run."""
         pairs, old_pairs = _matches(self.pairs, old.pairs)
         windows, old_windows = _matches(self.windows, old.windows)
-        panel.rls[np.ix_(pairs, windows)] = rls[np.ix_(old_pairs, old_windows)]
-        panel.kalman[np.ix_(pairs, windows)] = kalman[np.ix_(old_pairs, old_windows)]
+        state.rls[np.ix_(pairs, windows)] = rls[np.ix_(old_pairs, old_windows)]
+        state.kalman[np.ix_(pairs, windows)] = kalman[np.ix_(old_pairs, old_windows)]
 
 
 def _matches(new: Sequence[Any], old: Sequence[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -129,37 +139,37 @@ class _Bars:
         self._options = options
         self._timeframe = timeframe
         depth = depth_needed(options.windows, options.z_window) + REVISIONS
-        self._panel = options.panel(len(options.symbols), depth, options.legs, timeframe)
+        self._pairs = options.new_state(len(options.symbols), depth, options.legs, timeframe)
         self._prices = np.full((len(options.symbols), depth), np.nan)
         self._now = np.full(len(options.symbols), np.nan)
         self._latest = np.full(1, -1, np.int64)
         self._revision = 0
-        self._out = options.room(METRIC)
-        self._signals = options.room(SIGNAL)
+        self._out = options.buffer_for(METRIC)
+        self._signals = options.buffer_for(SIGNAL)
 
     def state(self) -> tuple[Any, ...]:
-        panel = self._panel
-        return self._prices, int(self._latest[0]), self._revision, panel.positions, panel.rls, panel.kalman
+        state = self._pairs
+        return self._prices, int(self._latest[0]), self._revision, state.positions, state.rls, state.kalman
 
-    def restore(self, state: tuple[Any, ...], old: PairOptions) -> None:
-        prices, latest, self._revision, positions, rls, kalman = state
+    def restore(self, saved: tuple[Any, ...], old: PairOptions) -> None:
+        prices, latest, self._revision, positions, rls, kalman = saved
         self._latest[0] = latest
-        options, panel = self._options, self._panel
+        options, state = self._options, self._pairs
         rows, old_rows = _matches(options.symbols, old.symbols)
         depth, old_depth = self._prices.shape[1], prices.shape[1]
         steps = np.arange(max(latest - min(depth, old_depth) + 1, 0), latest + 1)
         self._prices[np.ix_(rows, steps % depth)] = prices[np.ix_(old_rows, steps % old_depth)]
         for row in rows:
             self._put(row, steps)
-        options.restore_filters(panel, rls, kalman, old)
+        options.restore_filters(state, rls, kalman, old)
         methods, old_methods = _matches(options.methods, old.methods)
         pairs, old_pairs = _matches(options.pairs, old.pairs)
         windows, old_windows = _matches(options.windows, old.windows)
         known = positions[np.ix_(old_methods, old_pairs, old_windows)]
-        panel.positions[np.ix_(methods, pairs, windows)] = known
-        self._options.rebuild(self._panel, self._steps(latest))
+        state.positions[np.ix_(methods, pairs, windows)] = known
+        self._options.rebuild(self._pairs, self._steps(latest))
 
-    def add(self, bars: Block) -> Iterator[Rows]:
+    def add(self, bars: Block) -> Iterator[TableRows]:
         """File bars, those of an interval one behind the other, and measure every interval."""
         changed = -1
         symbols: set[int] = set()
@@ -167,8 +177,8 @@ class _Bars:
             taken, rows, signals = roll_bars(
                 bars,
                 self._timeframe,
-                self._panel,
-                self._options.rules,
+                self._pairs,
+                self._options.parameters,
                 self._prices,
                 self._now,
                 self._latest,
@@ -176,9 +186,9 @@ class _Bars:
                 self._signals,
             )
             if rows:
-                yield Rows("pair_metrics", self._out[:rows].copy())
+                yield TableRows("pair_metrics", self._out[:rows].copy())
             if signals:
-                yield Rows("signals", self._signals[:signals].copy())
+                yield TableRows("signals", self._signals[:signals].copy())
             bars = bars[taken:]
             is_new = bars["open_time"] // self._timeframe > self._latest[0]
             late = int(is_new.argmax()) if is_new.any() else len(bars)
@@ -199,31 +209,31 @@ class _Bars:
         self._put(symbol, np.arange(step, min(step + 1, int(self._latest[0])) + 1))
 
     def _put(self, symbol: int, steps: NDArray[np.int64]) -> None:
-        """Write the prices of a symbol at some intervals into the panel, too."""
+        """Write the prices of a symbol at some intervals into the rings, too."""
         prices = self._prices[symbol, steps % self._prices.shape[1]]
-        put_prices(self._panel, self._options.rules, np.full(len(steps), symbol), steps, prices)
+        put_prices(self._pairs, self._options.parameters, np.full(len(steps), symbol), steps, prices)
 
     def _steps(self, step: int) -> NDArray[np.int64]:
         """Return the number of the observation for pairs that have both prices, -1 for the others."""
         known = np.isfinite(self._prices[:, step % self._prices.shape[1]])
-        return np.where(known[self._panel.y] & known[self._panel.x], step, -1)
+        return np.where(known[self._pairs.y] & known[self._pairs.x], step, -1)
 
-    def _measure_again(self, changed: int, symbols: set[int]) -> Iterator[Rows]:
+    def _measure_again(self, changed: int, symbols: set[int]) -> Iterator[TableRows]:
         """Measure from a changed interval on, the pairs of the symbols that changed."""
         if changed < 0:
             return
-        panel = self._panel
+        state = self._pairs
         self._revision += 1
-        touched = np.isin(panel.y, list(symbols)) | np.isin(panel.x, list(symbols))
-        self._options.rebuild(self._panel, np.where(touched, self._steps(changed - 1), -1))
+        touched = np.isin(state.y, list(symbols)) | np.isin(state.x, list(symbols))
+        self._options.rebuild(self._pairs, np.where(touched, self._steps(changed - 1), -1))
         for step in range(changed, int(self._latest[0]) + 1):
-            panel.steps[:] = np.where(touched, self._steps(step), -1)
+            state.steps[:] = np.where(touched, self._steps(step), -1)
             prices = np.ascontiguousarray(self._prices[:, step % self._prices.shape[1]])
             time = step * self._timeframe
             version = 1 + self._revision
-            rows = measure_bars(panel, self._options.rules, prices, time, version, 1, self._out, 0)
+            rows = measure_bars(state, self._options.parameters, prices, time, version, 1, self._out, 0)
             if rows:
-                yield Rows("pair_metrics", self._out[:rows].copy())
+                yield TableRows("pair_metrics", self._out[:rows].copy())
 
 
 class _Ticks:
@@ -235,43 +245,43 @@ class _Ticks:
         pairs = len(self._legs)
         rows = np.arange(2 * pairs, dtype=np.int32).reshape(-1, 2)
         depth = depth_needed(options.windows, options.z_window)
-        self._panel = options.panel(2 * pairs, depth, rows, 0)
+        self._pairs = options.new_state(2 * pairs, depth, rows, 0)
         self._last = np.full(len(options.symbols), np.nan)
         self._counts = np.full(pairs, -1, np.int64)
         self._traded = np.zeros(len(options.symbols), np.bool_)
-        self._out = options.room(METRIC)
+        self._out = options.buffer_for(METRIC)
 
     def state(self) -> tuple[Any, ...]:
-        return self._panel.values, self._last, self._counts, self._panel.rls, self._panel.kalman
+        return self._pairs.values, self._last, self._counts, self._pairs.rls, self._pairs.kalman
 
-    def restore(self, state: tuple[Any, ...], old: PairOptions) -> None:
-        values, last, counts, rls, kalman = state
-        options, panel = self._options, self._panel
+    def restore(self, saved: tuple[Any, ...], old: PairOptions) -> None:
+        values, last, counts, rls, kalman = saved
+        options, state = self._options, self._pairs
         if options.log_prices != old.log_prices:
             return
         rows, old_rows = _matches(options.symbols, old.symbols)
         self._last[rows] = last[old_rows]
         pairs, old_pairs = _matches(options.pairs, old.pairs)
         self._counts[pairs] = counts[old_pairs]
-        options.restore_filters(panel, rls, kalman, old)
-        depth, old_depth = panel.values.shape[1], values.shape[1]
+        options.restore_filters(state, rls, kalman, old)
+        depth, old_depth = state.values.shape[1], values.shape[1]
         for pair, old_pair in zip(pairs, old_pairs, strict=True):
             newest = int(self._counts[pair])
             kept = np.arange(max(newest - min(depth, old_depth) + 1, 0), newest + 1)
             for leg in (0, 1):
                 prices = values[2 * old_pair + leg, kept % old_depth]
-                panel.values[2 * pair + leg, kept % depth] = prices
+                state.values[2 * pair + leg, kept % depth] = prices
                 steps = np.diff(prices) if options.log_prices else prices[1:] / prices[:-1] - 1.0
-                panel.returns[2 * pair + leg, kept[1:] % depth] = steps
-        options.rebuild(panel, self._counts)
+                state.returns[2 * pair + leg, kept[1:] % depth] = steps
+        options.rebuild(state, self._counts)
 
-    def add(self, ticks: Block) -> Iterator[Rows]:
+    def add(self, ticks: Block) -> Iterator[TableRows]:
         """Take the last prices of each interval and measure the pairs that moved."""
         while len(ticks):
             taken, rows = roll_ticks(
                 ticks,
-                self._panel,
-                self._options.rules,
+                self._pairs,
+                self._options.parameters,
                 self._last,
                 self._legs,
                 self._counts,
@@ -279,11 +289,11 @@ class _Ticks:
                 self._out,
             )
             if rows:
-                yield Rows("pair_metrics", self._out[:rows].copy())
+                yield TableRows("pair_metrics", self._out[:rows].copy())
             ticks = ticks[taken:]
 
 
-class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
+class PairLogic(StatefulBatchLogic[TableRows, TableRows, bytes]):
     """Statistics and signals of every pair of a shard, in every timeframe."""
 
     def __init__(self, resume: bytes | None, *, options: PairOptions, timeframes: Sequence[int]) -> None:
@@ -306,7 +316,7 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
                     part.restore(states[length], old)
 
     @override
-    def on_batch(self, values: list[Rows]) -> tuple[list[Rows], bool]:
+    def on_batch(self, values: list[TableRows]) -> tuple[list[TableRows], bool]:
         found: dict[str, list[Block]] = {}
         for table, block in values:
             for length, part in self._parts.items():
@@ -314,7 +324,7 @@ class PairLogic(StatefulBatchLogic[Rows, Rows, bytes]):
                 if (table == TICKS) == (length == 0) and len(mine):
                     for name, rows in part.add(mine):
                         found.setdefault(name, []).append(rows)
-        return [Rows(name, np.concatenate(blocks)) for name, blocks in found.items()], self.RETAIN
+        return [TableRows(name, np.concatenate(blocks)) for name, blocks in found.items()], self.RETAIN
 
     @override
     def snapshot(self) -> bytes:

@@ -24,15 +24,15 @@ from typing_extensions import override
 from connectors import telemetry
 from connectors.binance.archive import ArchiveSource
 from connectors.binance.feed import FeedStatus
-from connectors.binance.history import WarmSource
 from connectors.binance.recording import RecordingError, RecordingSource
 from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
+from connectors.binance.warm_start import WarmSource
 from connectors.clickhouse.sink import ClickHouseSink
 from flows.bars import TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
-from flows.run import USER_ERRORS, AccompaniedSink, GuardedSource, TimedLogic, end_on_signals
+from flows.run import USER_ERRORS, GuardedSource, SinkWithServices, TimedLogic, end_on_signals
 from flows.settings import Settings, SettingsError, load_settings
-from kernels.records import METHODS, SECOND, Rows, Trades
+from kernels.records import METHODS, SECOND, TableRows, Trades
 
 _KEY = "all"
 """One key holds all symbols, and one all pairs: kernels over arrays beat workers over keys."""
@@ -120,13 +120,13 @@ def make_source(settings: Settings, stop: threading.Event) -> FixedPartitionedSo
 def build(
     settings: Settings,
     source: FixedPartitionedSource[Any, Any],
-    sink: FixedPartitionedSink[Rows, Any],
+    sink: FixedPartitionedSink[TableRows, Any],
 ) -> Dataflow:
     """Put the flow together.
 
     :arg settings: of the run.
     :arg source: of ``(partition, Trades)``.
-    :arg sink: of Rows: trades, gaps, bars, pair_metrics and signals.
+    :arg sink: of TableRows: trades, gaps, bars, pair_metrics and signals.
     :returns: the dataflow.
     """
     options = PairOptions(
@@ -151,16 +151,16 @@ def build(
     def to_metrics(state: bytes | None) -> TimedLogic:
         return TimedLogic(PairLogic(state, options=options, timeframes=settings.timeframes), "pair_metrics")
 
-    def rows_of(trades: Trades) -> Iterator[Rows]:
+    def rows_of(trades: Trades) -> Iterator[TableRows]:
         if settings.store_trades:
-            yield Rows("trades", trades.trades)
-        yield Rows("gaps", trades.gaps)
+            yield TableRows("trades", trades.trades)
+        yield TableRows("gaps", trades.gaps)
 
     # Recovery state is kept under the flow's name: positions in one feed mean nothing in another.
     feed = f"{settings.source} {settings.market} {settings.trade_stream}"
     flow = Dataflow(f"pairs_{settings.source_name}_{zlib.crc32(feed.encode()):08x}")
     arrived = op.input("trades", flow, source)
-    trades = op.map("shard", arrived, lambda item: (_KEY, item[1]))
+    trades = op.map("key", arrived, lambda item: (_KEY, item[1]))
     bars = op.stateful_batch("bars", trades, to_bars)
     metrics = op.stateful_batch("pair_metrics", bars, to_metrics)
     stored = op.merge(
@@ -180,13 +180,13 @@ def _count(step_id: str, item: tuple[str, Trades]) -> None:
     telemetry.WATERMARK.set(item[1].watermark / SECOND)
 
 
-def _watch(settings: Settings) -> Callable[[Rows], Rows]:
+def _watch(settings: Settings) -> Callable[[TableRows], TableRows]:
     """Return a step that notes the newest bar, and the z-score of the first pair, as rows pass."""
     shortest = next(length for length in settings.timeframes if length)
     window = min(settings.windows)
     method = METHODS.index(settings.methods[0])
 
-    def watch(rows: Rows) -> Rows:
+    def watch(rows: TableRows) -> TableRows:
         table, block = rows
         if table == "bars":
             times = block["open_time"][block["timeframe"] == shortest]
@@ -215,9 +215,9 @@ def _start(settings: Settings) -> Dataflow:
         settings=settings.public(),
         cluster=settings.clickhouse_cluster,
     )
-    end_on_signals(stop, sink.hurry)
+    end_on_signals(stop, sink.stop_retrying)
     feed = source.status if isinstance(source, BinanceSource) else None
-    return build(settings, GuardedSource(source), AccompaniedSink(sink, settings, feed))
+    return build(settings, GuardedSource(source), SinkWithServices(sink, settings, feed))
 
 
 def _load() -> Dataflow:

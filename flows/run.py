@@ -1,8 +1,8 @@
 """What surrounds the dataflow in its process: errors in one line, what runs beside it, and its end.
 
-A user's mistake, of which `USER_ERRORS` tell, ends the process with one line, where the engine would answer
-with its stack. Once the store is open, its companions run beside the flow: the status line, metrics, SQL and
-REST over HTTP. The last row stored, they end.
+Errors in `USER_ERRORS` are printed as one line instead of the engine's traceback. Once the store is open,
+background services run beside the flow: the status line, Prometheus metrics, SQL and REST over HTTP. They
+stop after the last row is stored.
 """
 
 import atexit
@@ -30,7 +30,7 @@ from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.sink import ClickHouseSink, SinkStatus
 from connectors.clickhouse.store import Store, StoreError
 from flows.settings import Settings, without_password
-from kernels.records import GAP, SECOND, TRADE, Rows, Trades, timeframe_name
+from kernels.records import GAP, SECOND, TRADE, TableRows, Trades, timeframe_name
 
 USER_ERRORS = (StoreError, RecordingError, ArchiveError)
 """What a user can mend; each error's text is one line that says how."""
@@ -103,7 +103,7 @@ class _SourcePartition(StatefulSourcePartition[Arrived, Any]):
             self._partition.close()
 
 
-class AccompaniedSink(FixedPartitionedSink[Rows, None]):
+class SinkWithServices(FixedPartitionedSink[TableRows, None]):
     """The sink of a run, with what runs beside the flow for as long as the store is open.
 
     Its `USER_ERRORS` end the process with one line.
@@ -130,19 +130,19 @@ class AccompaniedSink(FixedPartitionedSink[Rows, None]):
             partition = self._sink.build_part(step_id, for_part, resume_state)
             store = self._sink.store
             assert store is not None
-            companions = _accompany(self._settings, store, self._sink.status, self._feed)
-        return _SinkPartition(partition, companions)
+            services = _start_background_services(self._settings, store, self._sink.status, self._feed)
+        return _SinkPartition(partition, services)
 
 
-class _SinkPartition(StatefulSinkPartition[Rows, None]):
+class _SinkPartition(StatefulSinkPartition[TableRows, None]):
     def __init__(
-        self, partition: StatefulSinkPartition[Rows, None], companions: list[Callable[[], None]]
+        self, partition: StatefulSinkPartition[TableRows, None], background_services: list[Callable[[], None]]
     ) -> None:
         self._partition = partition
-        self._companions = companions
+        self._background_services = background_services
 
     @override
-    def write_batch(self, values: list[Rows]) -> None:
+    def write_batch(self, values: list[TableRows]) -> None:
         with one_line():
             self._partition.write_batch(values)
 
@@ -153,16 +153,16 @@ class _SinkPartition(StatefulSinkPartition[Rows, None]):
 
     @override
     def close(self) -> None:
-        for stop in self._companions:
+        for stop in self._background_services:
             stop()
         with one_line():
             self._partition.close()
 
 
-class TimedLogic(StatefulBatchLogic[Any, Rows, bytes]):
+class TimedLogic(StatefulBatchLogic[Any, TableRows, bytes]):
     """The logic of a step that is neither notified nor ends, with its batches and their time counted."""
 
-    def __init__(self, logic: StatefulBatchLogic[Any, Rows, bytes], step: str) -> None:
+    def __init__(self, logic: StatefulBatchLogic[Any, TableRows, bytes], step: str) -> None:
         """Init.
 
         :arg logic: of the step.
@@ -185,38 +185,38 @@ class TimedLogic(StatefulBatchLogic[Any, Rows, bytes]):
         return self._logic.snapshot()
 
 
-def end_on_signals(stop: threading.Event, hurry: Callable[[], None]) -> None:
+def end_on_signals(stop: threading.Event, stop_retrying: Callable[[], None]) -> None:
     """Let SIGTERM and SIGINT end the run gracefully, and at once when asked twice.
 
     :arg stop: ends the source when set.
-    :arg hurry: called then: nobody waits for a server that does not come back.
+    :arg stop_retrying: called then: nobody waits for a server that does not come back.
     """
 
     def end(number: int, _frame: object) -> None:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-        hurry()
+        stop_retrying()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
 
 
-def _accompany(
+def _start_background_services(
     settings: Settings, store: Store, sink: SinkStatus, feed: FeedStatus | None
 ) -> list[Callable[[], None]]:
     """Start what runs beside the flow; return how each ends, in this order, before the store closes."""
     store.keep_rules([rule.model_dump() for rule in settings.alert_rules])
     recorder = telemetry.Recorder(store)
     recorder.start()
-    companions = [recorder.stop]
+    background_services = [recorder.stop]
     if settings.http_port and store.dsn.path is not None:
         server = EmbeddedServer(store, port=settings.http_port)
         # Who asks needs Python's lock some four times a query, and would wait 5 ms for it each time.
         sys.setswitchinterval(0.001)
         try:
             server.start()
-            companions.insert(0, server.stop)
+            background_services.insert(0, server.stop)
         except StoreError as error:
             _LOG.warning("no SQL over HTTP: set PAIRFLOW_HTTP_PORT to a free port, or 0", reason=str(error))
     if settings.status_interval:
@@ -241,7 +241,7 @@ def _accompany(
                 reason=error.strerror,
             )
     atexit.register(_summarise, settings, sink)
-    return companions
+    return background_services
 
 
 def _summarise(settings: Settings, sink: SinkStatus) -> None:

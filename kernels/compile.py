@@ -38,7 +38,7 @@ def kernel(
 
     :arg signatures: numba signatures, as text or types. After `warm_up` a call with other types is a
         `TypeError`: better than a stream that silently waits seconds for a compiler.
-    :arg allocates: False leaves out numba's reference counts, 18 of 40 ns an update in `comoments`, where
+    :arg allocates: False leaves out numba's reference counts, 18 of 40 ns an update in `rolling_ols`, where
         arrays that meet a call are counted in and out. Such a kernel cannot make arrays, nor can its helpers.
     :arg calls: Kernels of other files that this one calls.
     """

@@ -183,7 +183,7 @@ class Trades(NamedTuple):
     bars: Block = np.empty(0, BAR)
 
 
-class Rows(NamedTuple):
+class TableRows(NamedTuple):
     """What a sink takes: rows of one table, named as in the ClickHouse schema."""
 
     table: str

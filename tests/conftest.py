@@ -13,12 +13,12 @@ import pytest
 from hypothesis import settings
 
 from kernels.records import TRADE, Block
-from tests.grafana_checks import Served, run_flow, served
+from tests.support.grafana_checks import Served, run_flow, served
+from tests.support.paths import DATA
 
 settings.register_profile("pairflow", deadline=None)  # the first example may wait for a compiler
 settings.load_profile("pairflow")
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 
 

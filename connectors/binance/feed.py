@@ -171,7 +171,7 @@ class Down:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Liveness:
     """All that the exchange sent to a group before this local time, us, was received before this event."""
 
     group: int
@@ -197,7 +197,7 @@ class Clock:
     local: int
 
 
-Event = Frames | Up | Down | Proof | Page | Clock
+Event = Frames | Up | Down | Liveness | Page | Clock
 
 
 def now_us() -> int:
@@ -674,7 +674,7 @@ class Feed:
             session.ping = None
             whole = session.group not in self._overflowed
             if whole and not answered.cancelled() and answered.exception() is None:
-                self.inbox.append(Proof(session.group, sent, silent))
+                self.inbox.append(Liveness(session.group, sent, silent))
         elif now_us() - sent > self._options.stale * SECOND:
             _LOG.warning("connection does not answer; opening another", connection=session.name)
             session.cause = "stale"

@@ -42,8 +42,8 @@ from connectors.binance.feed import (
     FeedOptions,
     FeedStatus,
     Frames,
+    Liveness,
     Page,
-    Proof,
     default_endpoints,
     now_us,
 )
@@ -107,7 +107,7 @@ class FeedState(TypedDict):
 
 
 @dataclass
-class _Pursuit:
+class Backfill:
     """The search for trades of one symbol that were, or may have been, missed."""
 
     asked: bool = False
@@ -156,7 +156,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             self._resume(resume)
         self._unverified: NDArray[np.bool_] = self._continuity.last != NONE
         """Symbols of which trades may have been missed without a trace so far."""
-        self._pursuits: dict[int, _Pursuit] = {}
+        self._backfills: dict[int, Backfill] = {}
         self._told_unavailable: set[int] = set()
         """Symbols (NONE for all) of which it was said why trades cannot be had."""
         self._told_impatient = False
@@ -210,7 +210,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             self._close_gaps()
         out = self._drain()
         if self._continuity.held or self._blocked_since or self._continuity.shed or self._verify_at:
-            self._pursue()
+            self._ask_for_missing()
         if any(self._behind):
             self._align(out)
         advanced = self._advance()
@@ -253,8 +253,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
                 self._take_page(event, out)
             elif isinstance(event, Clock):
                 self._offset.add(event.exchange - event.local, event.local)
-            elif isinstance(event, Proof):
-                self._take_proof(event)
+            elif isinstance(event, Liveness):
+                self._take_liveness(event)
             elif isinstance(event, Down):
                 for symbol in self._feed.groups[event.group]:
                     self._doubt(symbol, event.cause)
@@ -263,8 +263,8 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             else:
                 now = time.monotonic()
                 self._verify_at[event.group] = now + _VERIFY_DELAY
-                for symbol in self._pursuits.keys() & set(self._feed.groups[event.group]):
-                    self._pursuits[symbol].progress = now
+                for symbol in self._backfills.keys() & set(self._feed.groups[event.group]):
+                    self._backfills[symbol].progress = now
         if frames:
             self._take_frames(frames, out)
         return out
@@ -326,28 +326,28 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             self._continuity.restart(symbol)
         return np.concatenate([emitted, self._continuity.push(block[anew])])
 
-    def _take_proof(self, proof: Proof) -> None:
+    def _take_liveness(self, liveness: Liveness) -> None:
         if self._offset.value is not None:
-            seen = proof.time + self._offset.value - self._grace
-            self._seen[proof.group] = max(self._seen[proof.group], seen)
+            seen = liveness.time + self._offset.value - self._grace
+            self._seen[liveness.group] = max(self._seen[liveness.group], seen)
         now = time.monotonic()
-        if proof.silent > _SILENCE and now - self._probed_at.get(proof.group, 0.0) > _SILENCE:
+        if liveness.silent > _SILENCE and now - self._probed_at.get(liveness.group, 0.0) > _SILENCE:
             # The exchange answers pings but may have stopped sending trades; REST knows.
-            self._probed_at[proof.group] = now
-            for symbol in self._feed.groups[proof.group]:
-                if self._continuity.last[symbol] != NONE and symbol not in self._pursuits:
+            self._probed_at[liveness.group] = now
+            for symbol in self._feed.groups[liveness.group]:
+                if self._continuity.last[symbol] != NONE and symbol not in self._backfills:
                     self._ask(symbol, probing=True)
 
     def _ask(self, symbol: int, *, probing: bool = False) -> None:
         """Ask for the trades behind the last one handed out, unless that was done."""
-        pursuit = self._pursuits.setdefault(symbol, _Pursuit())
-        pursuit.probing = probing
-        if not pursuit.asked and time.monotonic() >= pursuit.not_before:
-            pursuit.asked = True
+        backfill = self._backfills.setdefault(symbol, Backfill())
+        backfill.probing = probing
+        if not backfill.asked and time.monotonic() >= backfill.not_before:
+            backfill.asked = True
             first, urgency = self._continuity.last[symbol] + 1, self._continuity.last_time[symbol]
             self._feed.request(symbol, int(first), int(urgency))
 
-    def _pursue(self) -> None:
+    def _ask_for_missing(self) -> None:
         """Declare gaps where ids are missing, and ask for what is, or may be, missing."""
         now = time.monotonic()
         for symbol in self._continuity.shed.difference(self._continuity.blocked):
@@ -372,13 +372,13 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         """Close the gaps of which every trade was handed out, or given up."""
         handed, _ = self._handed_out()
         for symbol in self._book.symbols:
-            if symbol not in self._pursuits or not self._pursuits[symbol].paging:
+            if symbol not in self._backfills or not self._backfills[symbol].paging:
                 self._book.close(symbol, int(handed[symbol]), now_us())
 
     def _take_page(self, page: Page, out: list[Block]) -> None:
         symbol = page.symbol
-        pursuit = self._pursuits[symbol]
-        pursuit.asked = pursuit.paging = False
+        backfill = self._backfills[symbol]
+        backfill.asked = backfill.paging = False
         if page.error is None:
             self._answered = time.monotonic()
             self._told_impatient = False
@@ -401,24 +401,24 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             block = page.trades[page.trades["id"] > last]
             # Trades that nothing says were missed come by themselves, unless the stream has gone stale.
             missed = missing or self._unverified[symbol]
-            if missed or (pursuit.probing and self._is_stale(symbol, block)):
-                pursuit.empty_answers = 0
-                pursuit.progress = time.monotonic()
+            if missed or (backfill.probing and self._is_stale(symbol, block)):
+                backfill.empty_answers = 0
+                backfill.progress = time.monotonic()
                 # Go on until nothing more comes, or a live trade tells what is missing.
-                pursuit.paging = bool(self._unverified[symbol])
+                backfill.paging = bool(self._unverified[symbol])
                 self._take_restored(symbol, block, missing, out)
         elif missing and page.first == missing[0][0]:
             # Live trades prove that these ids were given out, and REST may lag a little behind them.
-            pursuit.empty_answers += 1
-            pursuit.not_before = time.monotonic() + 0.5 * pursuit.empty_answers
-            if pursuit.empty_answers >= _EMPTY_ANSWERS:
+            backfill.empty_answers += 1
+            backfill.not_before = time.monotonic() + 0.5 * backfill.empty_answers
+            if backfill.empty_answers >= _EMPTY_ANSWERS:
                 self._give_up(symbol, *missing[0], out)
-                pursuit.empty_answers = 0
-                pursuit.not_before = 0.0
-        if pursuit.paging or self._continuity.missing(symbol):
+                backfill.empty_answers = 0
+                backfill.not_before = 0.0
+        if backfill.paging or self._continuity.missing(symbol):
             self._ask(symbol)
             return
-        del self._pursuits[symbol]
+        del self._backfills[symbol]
         self._unverified[symbol] = False
         self._causes[symbol] = "hole"
 
@@ -469,7 +469,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         """Let those trades go on that none of their group's symbols may still have older ones than."""
         blocked = set(self._continuity.blocked)
         for group, behind in enumerate(self._behind):
-            behind -= {s for s in behind if not (self._unverified[s] or s in blocked or s in self._pursuits)}
+            behind -= {s for s in behind if not (self._unverified[s] or s in blocked or s in self._backfills)}
             alignment = self._alignments[group]
             if alignment.count > self._max_held:
                 behind.clear()
@@ -486,14 +486,14 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             return
         impatient = time.monotonic() - self._patience
         for symbol in symbols:
-            pursuit = self._pursuits.get(symbol)
-            if pursuit is None or max(pursuit.progress, self._answered) > impatient:
+            backfill = self._backfills.get(symbol)
+            if backfill is None or max(backfill.progress, self._answered) > impatient:
                 yield symbol
 
     def _advance(self) -> bool:
         """Move the watermark on as far as what is missing allows; tell whether it moved."""
         watermark = min(self._seen)
-        if self._pursuits or self._continuity.held or self._unverified.any() or any(self._behind):
+        if self._backfills or self._continuity.held or self._unverified.any() or any(self._behind):
             waiting = {*self._continuity.blocked, *np.flatnonzero(self._unverified).tolist()}
             waiting.update(self._book.symbols, *self._behind)
             times = [int(self._continuity.last_time[symbol]) for symbol in self._patiently(waiting)]

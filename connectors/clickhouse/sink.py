@@ -8,7 +8,7 @@ sink = ClickHouseSink(
     "chdb:///var/lib/pairflow", market="spot", source="binance",
     symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"],
 )
-op.output("store", rows, sink)  # rows: a keyed stream of records.Rows
+op.output("store", rows, sink)  # rows: a keyed stream of records.TableRows
 ```
 
 Rows are collected over a flush interval and stored, at the latest, when Bytewax takes a snapshot: an epoch
@@ -40,7 +40,7 @@ from kernels.records import (
     SECOND,
     SIGNALS,
     Block,
-    Rows,
+    TableRows,
     timeframe_name,
 )
 
@@ -58,7 +58,7 @@ _FIRST_DELAY = 0.1
 _LAST_DELAY = 5.0
 
 # Once asked to stop; supervisors kill a process some 10 seconds after asking it.
-_HURRIED_SECONDS = 5.0
+_STOPPING_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -224,12 +224,12 @@ class _Writer:
         *,
         flush_interval: float,
         status: SinkStatus,
-        hurry: threading.Event,
+        stop_retrying: threading.Event,
     ) -> None:
         self._insert = insert
         self._flush_interval = flush_interval
         self._status = status
-        self._hurry = hurry
+        self._stop_retrying = stop_retrying
         self._changed = threading.Condition()
         self._blocks: dict[str, list[Block]] = {}
         self._rows = self._bytes = 0
@@ -271,28 +271,28 @@ class _Writer:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(2 * _HURRIED_SECONDS)
+        self._thread.join(2 * _STOPPING_SECONDS)
 
     def _wait_for(self, done: Callable[[], bool]) -> None:
-        hurried = 0.0
+        stopping_seconds = 0.0
         while not self._changed.wait_for(lambda: done() or self._failure is not None, timeout=0.5):
             # An attempt may hang for minutes in a server that takes it and does not answer.
-            hurried += 0.5 if self._is_hurried() else 0.0
-            if hurried > 2 * _HURRIED_SECONDS:
+            stopping_seconds += 0.5 if self._is_stopping() else 0.0
+            if stopping_seconds > 2 * _STOPPING_SECONDS:
                 msg = f"{self._status.rows_waiting} rows are not stored, as the store does not answer"
                 raise StoreBusyError(msg)
         if self._failure is not None:
             raise self._failure
 
-    def _is_hurried(self) -> bool:
-        return self._closing or self._hurry.is_set()
+    def _is_stopping(self) -> bool:
+        return self._closing or self._stop_retrying.is_set()
 
     def _rest(self, seconds: float) -> None:
-        """Sleep, but not on when hurried."""
+        """Sleep, but not on when stopping_seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(_FIRST_DELAY)
-            if self._is_hurried():
+            if self._is_stopping():
                 return
 
     def _run(self) -> None:
@@ -331,7 +331,7 @@ class _Writer:
     def _store(self, table: str, rows: Block) -> None:
         status = self._status
         delay = _FIRST_DELAY
-        hurried_until = 0.0
+        retry_until = 0.0
         while True:
             start = time.monotonic()
             try:
@@ -341,9 +341,9 @@ class _Writer:
                 if not status.failing_since:
                     status.failing_since = time.time()
                     log.warning("rows wait to be stored", reason=str(ex))
-                if self._is_hurried():
-                    hurried_until = hurried_until or time.monotonic() + _HURRIED_SECONDS
-                    if time.monotonic() >= hurried_until:
+                if self._is_stopping():
+                    retry_until = retry_until or time.monotonic() + _STOPPING_SECONDS
+                    if time.monotonic() >= retry_until:
                         raise
                 self._rest(delay)
                 delay = min(2 * delay, _LAST_DELAY)
@@ -367,13 +367,13 @@ class _Writer:
             return
 
 
-class _StorePartition(StatefulSinkPartition[Rows, None]):
+class _StorePartition(StatefulSinkPartition[TableRows, None]):
     def __init__(self, store: Store, writer: _Writer) -> None:
         self._store = store
         self._writer = writer
 
     @override
-    def write_batch(self, values: list[Rows]) -> None:
+    def write_batch(self, values: list[TableRows]) -> None:
         for table, block in values:
             if len(block):
                 self._writer.put(table, block)
@@ -388,8 +388,8 @@ class _StorePartition(StatefulSinkPartition[Rows, None]):
         self._store.close()
 
 
-class ClickHouseSink(FixedPartitionedSink[Rows, None]):
-    """Write `records.Rows` to the tables of a store, in one partition.
+class ClickHouseSink(FixedPartitionedSink[TableRows, None]):
+    """Write `records.TableRows` to the tables of a store, in one partition.
 
     Failures that may pass (no answer, a restart, a full disk) are waited out, as long as it takes; `status`
     says what for. Others stop the flow with a `StoreError`; rows not stored then are emitted again on resume.
@@ -423,15 +423,15 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
         self._flush_interval = flush_interval
         self._settings = settings or {}
         self._cluster = cluster
-        self._hurry = threading.Event()
+        self._stop_retrying = threading.Event()
 
-    def hurry(self) -> None:
+    def stop_retrying(self) -> None:
         """Lose patience: from now on a failure is waited out for a few seconds only.
 
         To be called when the flow is asked to stop, which would else wait for a store that does not answer.
         Safe in a signal handler.
         """
-        self._hurry.set()
+        self._stop_retrying.set()
 
     @override
     def list_parts(self) -> list[str]:
@@ -457,5 +457,7 @@ class ClickHouseSink(FixedPartitionedSink[Rows, None]):
                 stream = kind
             store.insert(f"stored_{table}", columns(table, rows))
 
-        writer = _Writer(insert, flush_interval=self._flush_interval, status=self.status, hurry=self._hurry)
+        writer = _Writer(
+            insert, flush_interval=self._flush_interval, status=self.status, stop_retrying=self._stop_retrying
+        )
         return _StorePartition(store, writer)

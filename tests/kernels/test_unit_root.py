@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -21,10 +20,10 @@ from statsmodels.tsa.stattools import adfuller
 from statsmodels.tsa.stattools import coint as engle_granger
 from statsmodels.tsa.vector_ar.vecm import coint_johansen
 
-from kernels import stationarity
+from kernels import unit_root
 from kernels.compile import warm_up
 from kernels.records import METRIC
-from kernels.stationarity import (
+from kernels.unit_root import (
     AIC,
     BIC,
     KERNELS,
@@ -39,10 +38,11 @@ from kernels.stationarity import (
     johansen,
     variance_ratio,
 )
+from tests.support import paths
 
 Floats = NDArray[np.float64]
 
-RECORDED = Path(__file__).parents[2] / "shared" / "data" / "recorded" / "usdm"
+RECORDED = paths.RECORDED / "usdm"
 TRENDS: tuple[Trend, ...] = get_args(Trend)
 FILLED = ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio")
 
@@ -141,7 +141,7 @@ def test_coint_equals_statsmodels_both_ways(lag: int, trend: Trend) -> None:
 @pytest.mark.parametrize("variables", [1, 2])
 def test_p_values_follow_mackinnons_surface_over_its_whole_range(trend: Trend, variables: int) -> None:
     for statistic in np.linspace(-30.0, 5.0, 701):
-        ours = stationarity._mackinnon_p(statistic, TRENDS.index(trend), variables)
+        ours = unit_root._mackinnon_p(statistic, TRENDS.index(trend), variables)
         assert ours == pytest.approx(mackinnonp(statistic, trend, variables), abs=1e-14)
 
 

@@ -20,10 +20,9 @@ from connectors.clickhouse.sink import SinkStatus
 from connectors.clickhouse.store import Store
 from flows.settings import Settings
 from grafana import build_dashboards as built
-from tests.grafana_checks import (
+from tests.support.grafana_checks import (
     DATA_SOURCES,
     NUMBERS,
-    ROOT,
     TEXTS,
     TIMES,
     Answer,
@@ -35,7 +34,8 @@ from tests.grafana_checks import (
     served,
     store_statements,
 )
-from tests.grafana_schema import Dashboard, Json, check_panel
+from tests.support.grafana_schema import Dashboard, Json, check_panel
+from tests.support.paths import ROOT
 
 FILES = sorted(built.FOLDER.rglob("*.json"))
 DASHBOARDS: dict[str, Json] = {file.stem: json.loads(file.read_text()) for file in FILES}
@@ -104,7 +104,7 @@ def test_the_types_that_grafana_publishes_accept_every_dashboard(tmp_path: Path)
     install = ["npm", "install", "--silent", "--no-audit", "--no-fund", *packages]
     if subprocess.run(install, cwd=tmp_path, check=False, capture_output=True).returncode:
         pytest.skip("npm gave no packages: no network?")
-    shutil.copy(ROOT / "tests" / "grafana_schema.mjs", tmp_path)
+    shutil.copy(ROOT / "tests" / "support" / "grafana_schema.mjs", tmp_path)
     broken = tmp_path / "broken.json"
     broken.write_text(FILES[0].read_text().replace('"graphTooltip"', '"graphTooltips"'))
     for files, expected in ((FILES, 0), ([broken], 1)):

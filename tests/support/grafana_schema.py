@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tests.grafana_checks import Strict
+from tests.support.grafana_checks import Strict
 
 Json = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """Roll many pairs over many observations in one call: what the flow does at each interval, without Python.
 
-A panel holds the rings and the state of all pairs of one timeframe. `roll_bars` takes closed bars, where a
-pair's observation is the interval; `roll_ticks` takes last prices, where each pair counts its own. Both give
-METRIC rows.
+A `PairState` holds the rings and the state of all pairs of one timeframe. `roll_bars` takes closed bars: an
+observation has the number of its interval. `roll_ticks` takes last prices: each pair counts its own
+observations. Both give METRIC rows.
 """
 
 from typing import Any, NamedTuple
@@ -11,10 +11,8 @@ import numpy as np
 from numba import from_dtype, typeof, types
 from numpy.typing import NDArray
 
-from kernels.comoments import new_state, update_pairs
 from kernels.compile import inlined, kernel
-from kernels.records import BAR, METHODS, METRIC, SIGNAL, Block
-from kernels.regression import (
+from kernels.hedge_ratios import (
     kalman_noise,
     new_kalman_state,
     new_rls_state,
@@ -22,14 +20,16 @@ from kernels.regression import (
     update_rls,
     update_tls,
 )
+from kernels.records import BAR, METHODS, METRIC, SIGNAL, Block
+from kernels.rolling_ols import new_state, update_pairs
 from kernels.signals import NO_SIGNAL, update_signals
-from kernels.stationarity import fill_stationarity
+from kernels.unit_root import fill_stationarity
 
 _OLS, _RLS, _KALMAN, _TLS = range(4)
 assert METHODS == ("ols", "rls", "kalman", "tls")
 
 
-class Panel(NamedTuple):
+class PairState(NamedTuple):
     """Rings and state of P pairs with W windows and M methods; arrays are changed in place.
 
     :arg values: float64[rows, depth]; prices, or their logarithms: observation s in column s % depth.
@@ -40,7 +40,7 @@ class Panel(NamedTuple):
     :arg methods: int64[M]; numbers of METHODS.
     :arg q: float64[W]; of the Kalman filter.
     :arg r: float64[W]; of the Kalman filter.
-    :arg state: STATE[P, W].
+    :arg sums: STATE[P, W] of `kernels.rolling_ols`.
     :arg rls: RLS_STATE[P, W].
     :arg kalman: KALMAN_STATE[P, W].
     :arg ols: METRIC[P, W]; scratch.
@@ -59,7 +59,7 @@ class Panel(NamedTuple):
     methods: NDArray[np.int64]
     q: NDArray[np.float64]
     r: NDArray[np.float64]
-    state: Block
+    sums: Block
     rls: Block
     kalman: Block
     ols: Block
@@ -70,12 +70,12 @@ class Panel(NamedTuple):
     z_scores: NDArray[np.float64]
 
 
-class Rules(NamedTuple):
+class PairParameters(NamedTuple):
     """What does not change in a run.
 
     :arg z_window: window of the z-score, in observations.
     :arg log_prices: whether values are logarithms.
-    :arg adf_lag: see `kernels.stationarity.fill_stationarity`.
+    :arg adf_lag: see `kernels.unit_root.fill_stationarity`.
     :arg z_entry: see `kernels.signals.update_signals`.
     :arg z_exit: likewise.
     """
@@ -87,7 +87,7 @@ class Rules(NamedTuple):
     z_exit: float
 
 
-def new_panel(
+def new_pair_state(
     rows: int,
     depth: int,
     y: NDArray[np.int32],
@@ -98,8 +98,8 @@ def new_panel(
     timeframe: int,
     kalman_q: float,
     kalman_r: float,
-) -> Panel:
-    """Return the panel of pairs that have seen nothing.
+) -> PairState:
+    """Return the state of pairs that have seen nothing.
 
     :arg rows: rows of the rings.
     :arg depth: columns of the rings.
@@ -120,7 +120,7 @@ def new_panel(
     found["method"] = methods[:, None, None]
     for name in ("adf_statistic", "adf_p_value", "adf_lag", "half_life", "hurst", "variance_ratio"):
         found[name] = np.nan
-    return Panel(
+    return PairState(
         values=np.full((rows, depth), np.nan),
         returns=np.full((rows, depth), np.nan),
         y=np.ascontiguousarray(y, np.int32),
@@ -129,7 +129,7 @@ def new_panel(
         methods=methods,
         q=np.full_like(q, kalman_q) if kalman_q else q,
         r=r,
-        state=new_state(pairs, windows),
+        sums=new_state(pairs, windows),
         rls=new_rls_state(pairs, windows),
         kalman=new_kalman_state(pairs, windows),
         ols=np.zeros((pairs, len(windows)), METRIC),
@@ -152,8 +152,8 @@ _SIGNALS = types.Array(from_dtype(SIGNAL), 1, "C")
 _LEGS = types.Array(types.int32, 2, "C")
 _FLAGS = types.Array(types.boolean, 1, "C")
 _NOTHING = np.zeros(0, np.int32), np.zeros(0, np.int32)
-_PANEL = _type_of(
-    new_panel(
+_PAIR_STATE = _type_of(
+    new_pair_state(
         0,
         0,
         *_NOTHING,
@@ -164,69 +164,69 @@ _PANEL = _type_of(
         kalman_r=1.0,
     )
 )
-_RULES = _type_of(Rules(1, False, 1, 2.0, 0.5))
+_PARAMETERS = _type_of(PairParameters(1, False, 1, 2.0, 0.5))
 _MEASURES = (update_pairs, update_rls, update_kalman, update_tls)
 
 
 @inlined
-def _put(panel: Any, rules: Any, row: int, step: int, price: float) -> None:
+def _put(state: Any, parameters: Any, row: int, step: int, price: float) -> None:
     """Write one price, and its return from the observation before, into the rings."""
-    depth = panel.values.shape[1]
-    value = np.log(price) if rules.log_prices else price
-    earlier = panel.values[row, (step - 1) % depth]
-    panel.values[row, step % depth] = value
-    panel.returns[row, step % depth] = value - earlier if rules.log_prices else value / earlier - 1.0
+    depth = state.values.shape[1]
+    value = np.log(price) if parameters.log_prices else price
+    earlier = state.values[row, (step - 1) % depth]
+    state.values[row, step % depth] = value
+    state.returns[row, step % depth] = value - earlier if parameters.log_prices else value / earlier - 1.0
 
 
-@kernel(types.void(_PANEL, _RULES, _INTS, _INTS, _FLOATS))
+@kernel(types.void(_PAIR_STATE, _PARAMETERS, _INTS, _INTS, _FLOATS))
 def put_prices(
-    panel: Panel,
-    rules: Rules,
+    state: PairState,
+    parameters: PairParameters,
     rows: NDArray[np.int64],
     steps: NDArray[np.int64],
     prices: NDArray[np.float64],
 ) -> None:
-    """Write prices, and their returns from the observations before them, into the rings of a panel.
+    """Write prices, and their returns from the observations before them, into the rings of a PairState.
 
-    :arg panel: with the observations before.
-    :arg rules: of the run.
+    :arg state: with the observations before.
+    :arg parameters: of the run.
     :arg rows: int64[n]; rows of the rings.
     :arg steps: int64[n]; numbers of the observations, ascending for each row.
     :arg prices: float64[n]; as traded.
     """
     for i in range(len(rows)):
-        _put(panel, rules, rows[i], steps[i], prices[i])
+        _put(state, parameters, rows[i], steps[i], prices[i])
 
 
 @inlined
-def _measure(panel: Any, rules: Any, revised: bool) -> None:
+def _measure(state: Any, parameters: Any, revised: bool) -> None:
     """Roll the pairs of `steps` on, by every method; filters cannot take an observation back."""
     update_pairs(
-        panel.values, panel.returns, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
-        panel.state, panel.ols,
+        state.values, state.returns, state.steps, state.y, state.x, state.windows, parameters.z_window,
+        state.sums, state.ols,
     )  # fmt: skip
-    for m in range(len(panel.methods)):
-        method = panel.methods[m]
+    for m in range(len(state.methods)):
+        method = state.methods[m]
         if method == _RLS and not revised:
             update_rls(
-                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
-                panel.rls, panel.ols, panel.rows[m],
+                state.values, state.steps, state.y, state.x, state.windows, parameters.z_window,
+                state.rls, state.ols, state.rows[m],
             )  # fmt: skip
         elif method == _KALMAN and not revised:
             update_kalman(
-                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
-                panel.q, panel.r, panel.kalman, panel.ols, panel.rows[m],
+                state.values, state.steps, state.y, state.x, state.windows, parameters.z_window,
+                state.q, state.r, state.kalman, state.ols, state.rows[m],
             )  # fmt: skip
         elif method == _TLS:
             update_tls(
-                panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.z_window,
-                panel.state, panel.ols, panel.rows[m],
+                state.values, state.steps, state.y, state.x, state.windows, parameters.z_window,
+                state.sums, state.ols, state.rows[m],
             )  # fmt: skip
         elif method == _OLS:
-            for p in range(len(panel.steps)):
-                if panel.steps[p] >= 0:
-                    for k in range(len(panel.windows)):
-                        row, fit = panel.rows[m, p, k], panel.ols[p, k]
+            for p in range(len(state.steps)):
+                if state.steps[p] >= 0:
+                    for k in range(len(state.windows)):
+                        row, fit = state.rows[m, p, k], state.ols[p, k]
                         row.observations = fit.observations
                         row.hedge_ratio = fit.hedge_ratio
                         row.intercept = fit.intercept
@@ -245,13 +245,13 @@ def _measure(panel: Any, rules: Any, revised: bool) -> None:
 
 @inlined
 def _write(
-    panel: Any, m: int, time: int, version: int, prices: Any, y: Any, x: Any, out: Any, used: int
+    state: Any, m: int, time: int, version: int, prices: Any, y: Any, x: Any, out: Any, used: int
 ) -> int:
     """Copy the rows of the pairs of `steps` by one method; prices are float64[rows], by leg y and x."""
-    for p in range(len(panel.steps)):
-        if panel.steps[p] >= 0:
-            for k in range(len(panel.windows)):
-                row = panel.rows[m, p, k]
+    for p in range(len(state.steps)):
+        if state.steps[p] >= 0:
+            for k in range(len(state.windows)):
+                row = state.rows[m, p, k]
                 row.time = time
                 row.version = version
                 row.price_y = prices[y[p]]
@@ -263,13 +263,13 @@ def _write(
 
 @kernel(
     types.int64(
-        _PANEL, _RULES, _FLOATS, types.int64, types.int64, types.int64, _METRICS, types.int64
+        _PAIR_STATE, _PARAMETERS, _FLOATS, types.int64, types.int64, types.int64, _METRICS, types.int64
     ),
     calls=(*_MEASURES, fill_stationarity),
 )  # fmt: skip
 def measure_bars(
-    panel: Panel,
-    rules: Rules,
+    state: PairState,
+    parameters: PairParameters,
     prices: NDArray[np.float64],
     time: int,
     version: int,
@@ -277,10 +277,10 @@ def measure_bars(
     out: Block,
     used: int,
 ) -> int:
-    """Measure the pairs of ``panel.steps`` at one interval.
+    """Measure the pairs of ``state.steps`` at one interval.
 
-    :arg panel: with the interval's column written.
-    :arg rules: of the run.
+    :arg state: with the interval's column written.
+    :arg parameters: of the run.
     :arg prices: float64[rows]; of the interval, as traded.
     :arg time: its open time, us.
     :arg version: of the rows.
@@ -289,29 +289,29 @@ def measure_bars(
     :arg used: rows in it.
     :returns: rows in it now.
     """
-    _measure(panel, rules, revised == 1)
-    for m in range(len(panel.methods)):
-        method = panel.methods[m]
+    _measure(state, parameters, revised == 1)
+    for m in range(len(state.methods)):
+        method = state.methods[m]
         if revised == 1 and method in (_RLS, _KALMAN):
             continue
         fill_stationarity(
-            panel.values, panel.steps, panel.y, panel.x, panel.windows, rules.adf_lag, panel.rows[m]
+            state.values, state.steps, state.y, state.x, state.windows, parameters.adf_lag, state.rows[m]
         )
-        used = _write(panel, m, time, version, prices, panel.y, panel.x, out, used)
+        used = _write(state, m, time, version, prices, state.y, state.x, out, used)
     return used
 
 
 @kernel(
     _tuple((types.int64,) * 3)(
-        _BARS, types.int64, _PANEL, _RULES, _MATRIX, _FLOATS, _INTS, _METRICS, _SIGNALS
+        _BARS, types.int64, _PAIR_STATE, _PARAMETERS, _MATRIX, _FLOATS, _INTS, _METRICS, _SIGNALS
     ),
     calls=(*_MEASURES, fill_stationarity, measure_bars, update_signals),
 )  # fmt: skip
 def roll_bars(
     bars: Block,
     timeframe: int,
-    panel: Panel,
-    rules: Rules,
+    state: PairState,
+    parameters: PairParameters,
     prices: NDArray[np.float64],
     now: NDArray[np.float64],
     latest: NDArray[np.int64],
@@ -325,9 +325,9 @@ def roll_bars(
 
     :arg bars: BAR[n] of one timeframe; all bars of an interval follow each other.
     :arg timeframe: us.
-    :arg panel: rows of the rings are symbols.
-    :arg rules: of the run.
-    :arg prices: float64[symbols, depth]; closes as traded, a ring like the panel's.
+    :arg state: rows of the rings are symbols.
+    :arg parameters: of the run.
+    :arg prices: float64[symbols, depth]; closes as traded, a ring like those of the state.
     :arg now: float64[symbols]; scratch.
     :arg latest: int64[1]; newest interval so far, -1 for none.
     :arg out: METRIC block with room for at least one interval, M * P * W rows.
@@ -335,7 +335,7 @@ def roll_bars(
     :returns: bars filed, and rows written to `out` and `signals`. Call again with the rest, if any.
     """
     depth = prices.shape[1]
-    interval = len(panel.methods) * len(panel.steps) * len(panel.windows)
+    interval = len(state.methods) * len(state.steps) * len(state.windows)
     used = used_signals = i = 0
     while i < len(bars):
         step = bars[i].open_time // timeframe
@@ -344,8 +344,8 @@ def roll_bars(
         for gone in range(max(latest[0] + 1, step - depth + 1), step + 1):
             for row in range(len(prices)):
                 prices[row, gone % depth] = np.nan
-                panel.values[row, gone % depth] = np.nan
-                panel.returns[row, gone % depth] = np.nan
+                state.values[row, gone % depth] = np.nan
+                state.returns[row, gone % depth] = np.nan
         latest[0] = step
         version = min(bars[i].version, 1)
         now[:] = np.nan
@@ -353,24 +353,26 @@ def roll_bars(
             row, price = bars[i].symbol, bars[i].close
             now[row] = price
             prices[row, step % depth] = price
-            _put(panel, rules, row, step, price)
+            _put(state, parameters, row, step, price)
             i += 1
-        for p in range(len(panel.steps)):
-            known = np.isfinite(now[panel.y[p]]) and np.isfinite(now[panel.x[p]])
-            panel.steps[p] = step if known else -1
-        used = measure_bars(panel, rules, now, step * timeframe, version, 0, out, used)
-        for m in range(len(panel.methods)):
-            for p in range(len(panel.steps)):
-                for k in range(len(panel.windows)):
-                    row = panel.rows[m, p, k]
-                    full = panel.steps[p] >= 0 and row.observations == panel.windows[k]
+        for p in range(len(state.steps)):
+            known = np.isfinite(now[state.y[p]]) and np.isfinite(now[state.x[p]])
+            state.steps[p] = step if known else -1
+        used = measure_bars(state, parameters, now, step * timeframe, version, 0, out, used)
+        for m in range(len(state.methods)):
+            for p in range(len(state.steps)):
+                for k in range(len(state.windows)):
+                    row = state.rows[m, p, k]
+                    full = state.steps[p] >= 0 and row.observations == state.windows[k]
                     # A window that is not full says nothing yet.
-                    panel.z_scores[p, k] = row.z_score if full else np.nan
-            update_signals(panel.z_scores, rules.z_entry, rules.z_exit, panel.positions[m], panel.events)
-            for p in range(len(panel.steps)):
-                for k in range(len(panel.windows)):
-                    if panel.events[p, k] != NO_SIGNAL and version > 0:
-                        row, signal = panel.rows[m, p, k], signals[used_signals]
+                    state.z_scores[p, k] = row.z_score if full else np.nan
+            update_signals(
+                state.z_scores, parameters.z_entry, parameters.z_exit, state.positions[m], state.events
+            )
+            for p in range(len(state.steps)):
+                for k in range(len(state.windows)):
+                    if state.events[p, k] != NO_SIGNAL and version > 0:
+                        row, signal = state.rows[m, p, k], signals[used_signals]
                         signal.time = row.time
                         signal.timeframe = row.timeframe
                         signal.window = row.window
@@ -382,21 +384,21 @@ def roll_bars(
                         signal.version = row.version
                         signal.pair = row.pair
                         signal.method = row.method
-                        signal.signal = panel.events[p, k]
+                        signal.signal = state.events[p, k]
                         used_signals += 1
     return i, used, used_signals
 
 
 @kernel(
     _tuple((types.int64, types.int64))(
-        _BARS, _PANEL, _RULES, _FLOATS, _LEGS, _INTS, _FLAGS, _METRICS
+        _BARS, _PAIR_STATE, _PARAMETERS, _FLOATS, _LEGS, _INTS, _FLAGS, _METRICS
     ),
     calls=_MEASURES,
 )  # fmt: skip
 def roll_ticks(
     ticks: Block,
-    panel: Panel,
-    rules: Rules,
+    state: PairState,
+    parameters: PairParameters,
     last: NDArray[np.float64],
     legs: NDArray[np.int32],
     counts: NDArray[np.int64],
@@ -406,8 +408,8 @@ def roll_ticks(
     """Measure, at each interval in which a leg traded, the pairs that moved.
 
     :arg ticks: BAR[n], by open time; only symbols that traded.
-    :arg panel: rows of the rings are the pairs' legs: 2p and 2p + 1.
-    :arg rules: of the run.
+    :arg state: rows of the rings are the pairs' legs: 2p and 2p + 1.
+    :arg parameters: of the run.
     :arg last: float64[symbols]; last prices, NaN before the first.
     :arg legs: int32[P, 2]; symbols of legs Y and X.
     :arg counts: int64[P]; number of each pair's newest observation, -1 for none.
@@ -415,7 +417,7 @@ def roll_ticks(
     :arg out: METRIC block with room for at least one interval, M * P * W rows.
     :returns: ticks taken and rows written. Call again with the rest where it is not all.
     """
-    interval = len(panel.methods) * len(panel.steps) * len(panel.windows)
+    interval = len(state.methods) * len(state.steps) * len(state.windows)
     used = i = 0
     y, x = legs[:, 0], legs[:, 1]
     while i < len(ticks) and used + interval <= len(out):
@@ -425,17 +427,17 @@ def roll_ticks(
             traded[ticks[i].symbol] = True
             i += 1
         for p in range(len(legs)):
-            panel.steps[p] = -1
+            state.steps[p] = -1
             moved = traded[y[p]] or traded[x[p]]
             if not moved or not np.isfinite(last[y[p]]) or not np.isfinite(last[x[p]]):
                 continue
             counts[p] += 1
-            panel.steps[p] = counts[p]
+            state.steps[p] = counts[p]
             for leg in range(2):
-                _put(panel, rules, 2 * p + leg, counts[p], last[legs[p, leg]])
-        _measure(panel, rules, False)
-        for m in range(len(panel.methods)):
-            used = _write(panel, m, time, 1, last, y, x, out, used)
+                _put(state, parameters, 2 * p + leg, counts[p], last[legs[p, leg]])
+        _measure(state, parameters, False)
+        for m in range(len(state.methods)):
+            used = _write(state, m, time, 1, last, y, x, out, used)
         for j in range(first, i):
             traded[ticks[j].symbol] = False
     return i, used

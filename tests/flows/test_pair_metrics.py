@@ -12,7 +12,20 @@ from statsmodels.tsa.stattools import adfuller
 
 from flows.bars import TICK_INTERVAL, TICKS, BarLogic
 from flows.pair_metrics import PairLogic, PairOptions
-from kernels.records import BAR, EXIT, GAP, LONG, METHODS, METRIC, SECOND, SHORT, SIGNAL, Block, Rows, Trades
+from kernels.records import (
+    BAR,
+    EXIT,
+    GAP,
+    LONG,
+    METHODS,
+    METRIC,
+    SECOND,
+    SHORT,
+    SIGNAL,
+    Block,
+    TableRows,
+    Trades,
+)
 
 MINUTE = 60 * SECOND
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -28,7 +41,7 @@ def options(**changes: Any) -> PairOptions:
     return PairOptions(**(chosen | changes))
 
 
-def run(logic: PairLogic, items: Sequence[Rows]) -> tuple[Block, Block]:
+def run(logic: PairLogic, items: Sequence[TableRows]) -> tuple[Block, Block]:
     """Return the metric and the signal rows that come out."""
     out, _ = logic.on_batch(list(items))
     metrics = [rows for table, rows in out if table == "pair_metrics"]
@@ -36,20 +49,20 @@ def run(logic: PairLogic, items: Sequence[Rows]) -> tuple[Block, Block]:
     return np.concatenate([np.empty(0, METRIC), *metrics]), np.concatenate([np.empty(0, SIGNAL), *signals])
 
 
-def items_of(trades: Block, timeframes: Sequence[int]) -> list[Rows]:
+def items_of(trades: Block, timeframes: Sequence[int]) -> list[TableRows]:
     bars = BarLogic(None, symbols=SYMBOLS, timeframes=timeframes, lateness=0)
     blocks = [Trades(part, 0, np.empty(0, GAP)) for part in np.array_split(trades, 50)]
     return bars.on_batch(blocks)[0]
 
 
-def bars_of(prices: NDArray[np.float64], start: int = 0, version: int = 1) -> list[Rows]:
+def bars_of(prices: NDArray[np.float64], start: int = 0, version: int = 1) -> list[TableRows]:
     """Make 1 s bars of closes[time, symbol]; NaN: no bar."""
     items = []
     for number, closes in enumerate(prices):
         block = np.zeros(len(closes), BAR)
         block["open_time"], block["timeframe"] = (start + number) * SECOND, SECOND
         block["symbol"], block["close"], block["version"] = np.arange(len(closes)), closes, version
-        items.append(Rows("bars", block[np.isfinite(closes)]))
+        items.append(TableRows("bars", block[np.isfinite(closes)]))
     return items
 
 
@@ -175,7 +188,7 @@ def test_a_late_bar_changes_the_rows_from_there_on() -> None:
     logic = PairLogic(None, options=chosen, timeframes=[SECOND])
     rows, _ = run(logic, bars_of(wrong[:120]))
     late = np.concatenate([rows.rows[1:2] for rows in bars_of(prices[100:103], start=100, version=2)])
-    again, _ = run(logic, [Rows("bars", late)])
+    again, _ = run(logic, [TableRows("bars", late)])
     assert set(again["pair"].tolist()) == {0, 2}  # the pairs of B
     assert again["time"].min() == 100 * SECOND
     rest, _ = run(logic, bars_of(prices[120:], start=120))
@@ -269,7 +282,7 @@ def test_ticks_give_a_row_only_for_pairs_that_moved() -> None:
     block["open_time"] = np.array([0, 0, 0, 3, 5]) * TICK_INTERVAL
     block["symbol"], block["close"] = [0, 1, 2, 2, 0], [10.0, 20.0, 30.0, 31.0, 11.0]
     chosen = options(symbols=["A", "B", "C"], pairs=["B/A", "C/B"], windows=[30])
-    rows, _ = run(PairLogic(None, options=chosen, timeframes=[0]), [Rows(TICKS, block)])
+    rows, _ = run(PairLogic(None, options=chosen, timeframes=[0]), [TableRows(TICKS, block)])
     assert rows[["time", "pair", "price_y", "price_x"]].tolist() == [
         (0, 0, 20.0, 10.0),
         (0, 1, 30.0, 20.0),

@@ -15,8 +15,8 @@ import yaml
 from connectors.clickhouse.schema import SCHEMA, statements
 from flows.settings import Settings, load_settings
 from grafana.start import CHANNELS, IMAGE, PLUGIN, PLUGIN_VERSION, source_variables
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 USERS = ROOT / "clickhouse" / "users.d" / "pairflow.xml"
 CONFIG = ROOT / "clickhouse" / "config.d" / "pairflow.xml"
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?+])([^}]*))?\}")

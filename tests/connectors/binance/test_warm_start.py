@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from connectors.binance.feed import Endpoints, FeedStatus
-from connectors.binance.history import WarmSource, load_klines
 from connectors.binance.rest import RestClient
+from connectors.binance.warm_start import WarmSource, load_klines
 from connectors.simulator import Config, Simulator
 from kernels.records import SECOND, Block, Trades
 

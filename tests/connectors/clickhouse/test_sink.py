@@ -27,7 +27,7 @@ from bytewax.testing import TestingSource, run_main
 from connectors.clickhouse import sink as sink_module
 from connectors.clickhouse.sink import ClickHouseSink, SinkStatus, _Writer
 from connectors.clickhouse.store import Store, StoreBusyError, StoreError
-from kernels.records import BAR, TRADE, Block, Rows, timeframe_name
+from kernels.records import BAR, TRADE, Block, TableRows, timeframe_name
 
 RUN: dict[str, Any] = {"market": "spot", "source": "binance", "symbols": ["BTCUSDT"], "pairs": []}
 
@@ -61,7 +61,11 @@ def test_timeframes_are_named_as_users_write_them(length: int, name: str) -> Non
 def test_rows_of_a_flow_are_stored_and_the_folder_is_released(dsn: str) -> None:
     bars = np.zeros(2, BAR)
     bars["open_time"], bars["timeframe"] = [0, 1_000_000], 1_000_000
-    items = [("a", Rows("trades", trades(500))), ("b", Rows("bars", bars)), ("c", Rows("trades", trades(0)))]
+    items = [
+        ("a", TableRows("trades", trades(500))),
+        ("b", TableRows("bars", bars)),
+        ("c", TableRows("trades", trades(0))),
+    ]
     sink = ClickHouseSink(dsn, **RUN, settings={"market": "spot"})
     flow = Dataflow("test_flow")
     op.output("store", op.input("rows", flow, TestingSource(items)), sink)
@@ -74,23 +78,23 @@ def test_rows_of_a_flow_are_stored_and_the_folder_is_released(dsn: str) -> None:
     assert (sink.status.rows_waiting, sink.status.last_error) == (0, "")
 
 
-class _CountingPartition(StatefulSourcePartition[tuple[str, Rows], int]):
+class _CountingPartition(StatefulSourcePartition[tuple[str, TableRows], int]):
     def __init__(self, at: int, crash_at: int, end: int) -> None:
         self._at, self._crash_at, self._end = at, crash_at, end
 
-    def next_batch(self) -> list[tuple[str, Rows]]:
+    def next_batch(self) -> list[tuple[str, TableRows]]:
         if self._at >= self._end:
             raise StopIteration
         if self._at == self._crash_at:
             raise RuntimeError("crash")  # noqa: EM101
         self._at += 100
-        return [("", Rows("trades", trades(100, first=self._at - 100)))]
+        return [("", TableRows("trades", trades(100, first=self._at - 100)))]
 
     def snapshot(self) -> int:
         return self._at
 
 
-class _CountingSource(FixedPartitionedSource[tuple[str, Rows], int]):
+class _CountingSource(FixedPartitionedSource[tuple[str, TableRows], int]):
     def __init__(self, crash_at: int = -1) -> None:
         self._crash_at = crash_at
 
@@ -134,7 +138,7 @@ def test_trades_and_aggregate_trades_of_a_market_are_never_in_one_store(dsn: str
         (aggregates, "spot", True),
     ):
         part = ClickHouseSink(dsn, **{**RUN, "market": market}).build_part("step", "store", None)
-        part.write_batch([Rows("trades", rows)])
+        part.write_batch([TableRows("trades", rows)])
         if fits:
             part.snapshot()
             part.close()
@@ -177,7 +181,9 @@ def make() -> Iterator[Callable[..., tuple[_Writer, SinkStatus]]]:
 
     def build(insert: Flaky, flush_interval: float = 60) -> tuple[_Writer, SinkStatus]:
         status = SinkStatus()
-        made.append(_Writer(insert, flush_interval=flush_interval, status=status, hurry=threading.Event()))
+        made.append(
+            _Writer(insert, flush_interval=flush_interval, status=status, stop_retrying=threading.Event())
+        )
         return made[-1], status
 
     yield build
@@ -276,12 +282,12 @@ def test_the_flow_waits_when_memory_is_full(make: Make, monkeypatch: pytest.Monk
 
 
 def test_asked_to_stop_the_sink_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_module, "_HURRIED_SECONDS", 0.3)
+    monkeypatch.setattr(sink_module, "_STOPPING_SECONDS", 0.3)
     store = Flaky(*[StoreBusyError("no answer")] * 1_000)
-    hurry = threading.Event()
-    writer = _Writer(store, flush_interval=60, status=SinkStatus(), hurry=hurry)
+    stop_retrying = threading.Event()
+    writer = _Writer(store, flush_interval=60, status=SinkStatus(), stop_retrying=stop_retrying)
     writer.put("trades", trades(10))
-    hurry.set()
+    stop_retrying.set()
     start = time.monotonic()
     with pytest.raises(StoreBusyError, match="no answer"):
         writer.flush()
@@ -440,7 +446,7 @@ def test_faults_between_sink_and_server_lose_and_double_nothing(served: tuple[Se
     faults = ["cut the request", "swallow the answer", "cut the answer", "delay", ""] * 2
     proxy.mode = faults.copy()
     for first in range(0, 6_000, 1_000):
-        part.write_batch([Rows("trades", trades(1_000, first=first))])
+        part.write_batch([TableRows("trades", trades(1_000, first=first))])
         part.snapshot()
     assert sink.status.retries >= 4
     assert server.inserts > 6 + 1  # some were stored and their answer lost; the first is of the run
@@ -457,10 +463,10 @@ def test_a_restart_of_the_server_is_waited_out(tmp_path: Path) -> None:
     port = server.server_address[1]
     sink = ClickHouseSink(f"clickhouse://127.0.0.1:{port}/pairflow", **RUN)
     part = sink.build_part("step", "store", None)
-    part.write_batch([Rows("trades", trades(10))])
+    part.write_batch([TableRows("trades", trades(10))])
     part.snapshot()
     server.stop()
-    part.write_batch([Rows("trades", trades(10, first=10))])
+    part.write_batch([TableRows("trades", trades(10, first=10))])
     flushing = threading.Thread(target=part.snapshot)
     flushing.start()
     wait_for(lambda: sink.status.last_error)
@@ -478,7 +484,7 @@ def test_a_full_disk_is_waited_out_and_a_wrong_table_is_not(served: tuple[Server
     sink = ClickHouseSink(f"clickhouse://127.0.0.1:{proxy.port}/pairflow", **RUN)
     part = sink.build_part("step", "store", None)
     server.failure = "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)"
-    part.write_batch([Rows("trades", trades(10))])
+    part.write_batch([TableRows("trades", trades(10))])
     flushing = threading.Thread(target=part.snapshot)
     flushing.start()
     wait_for(lambda: sink.status.last_error)
@@ -486,7 +492,7 @@ def test_a_full_disk_is_waited_out_and_a_wrong_table_is_not(served: tuple[Server
     server.failure = ""
     flushing.join()
     server.failure = "Code: 16. DB::Exception: No such column. (NO_SUCH_COLUMN_IN_TABLE)"
-    part.write_batch([Rows("trades", trades(10))])
+    part.write_batch([TableRows("trades", trades(10))])
     with pytest.raises(StoreError, match="No such column"):
         part.snapshot()
     part.close()

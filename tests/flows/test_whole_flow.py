@@ -14,7 +14,8 @@ from typing import Any
 import clickhouse_connect
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 TABLES = {
     "trades": "market, symbol, id",
     "bars": "market, symbol, timeframe, open_time",

@@ -20,9 +20,9 @@ import numpy as np
 from numba import from_dtype, types
 from numpy.typing import ArrayLike, NDArray
 
-from kernels.comoments import STATE, fma
 from kernels.compile import inlined, kernel
 from kernels.records import METRIC, Block
+from kernels.rolling_ols import STATE, fma
 
 RLS_STATE = np.dtype(
     [

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.regimes import REGIMES, exact
-from kernels.comoments import (
+from kernels.compile import warm_up
+from kernels.records import METRIC, Block
+from kernels.rolling_ols import (
     STATE,
     SYMBOL,
     depth_needed,
@@ -21,8 +22,7 @@ from kernels.comoments import (
     update_all_pairs,
     update_pairs,
 )
-from kernels.compile import warm_up
-from kernels.records import METRIC, Block
+from tests.support.regimes import REGIMES, exact
 
 warm_up(update_pairs, rebuild_pairs, roll_pair, update_all_pairs)
 

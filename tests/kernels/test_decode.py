@@ -8,7 +8,6 @@ import random
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from hypothesis import strategies as st
 
 from kernels.decode import TradeDecoder
 from kernels.records import TRADE, Block
-
-RECORDED = Path(__file__).parents[2] / "shared" / "data" / "recorded"
+from tests.support.paths import RECORDED
 
 SYMBOLS = [
     "BTCUSDT",

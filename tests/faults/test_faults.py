@@ -1,6 +1,6 @@
-"""A sample of the seeded fault schedules; ``python -m benchmarks.faults --seeds 1000`` runs the rest."""
+"""A sample of the seeded fault schedules; ``python -m tests.faults.schedules --seeds 1000`` runs the rest."""
 
-from benchmarks.faults import run_all
+from tests.faults.schedules import run_all
 
 FAILED_ONCE = (1, 7, 14, 60, 505, 573, 774, 941)
 """Seeds that found a fault: 7 and 60 of the bars, 941 of their order, the others of the checks themselves."""

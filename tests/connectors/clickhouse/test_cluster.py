@@ -268,7 +268,7 @@ import sys
 import clickhouse_connect
 import pyarrow as pa
 from connectors.clickhouse.store import Dsn, Store, StoreError
-from tests.test_clickhouse_cluster import unreplicated
+from tests.connectors.clickhouse.test_cluster import unreplicated
 
 client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
 run, on_cluster = client.command, []

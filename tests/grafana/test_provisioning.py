@@ -30,10 +30,9 @@ from grafana.start import (
     source_variables,
     write_provisioning,
 )
-from tests.grafana_checks import (
+from tests.support.grafana_checks import (
     DATA_SOURCES,
     NUMBERS,
-    ROOT,
     TEXTS,
     Range,
     Served,
@@ -41,6 +40,7 @@ from tests.grafana_checks import (
     expand_macros,
     served,
 )
+from tests.support.paths import ROOT
 
 DURATION = r"^(0|(\d+(ms|s|m|h|d|w|y))+)$"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}

@@ -20,12 +20,13 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.skipif(
     "PAIRFLOW_TEST_CLIENTS" not in os.environ,
     reason="set PAIRFLOW_TEST_CLIENTS=1 to try curl and the Python, Node, Go and JDBC clients",
 )
 
-ROOT = Path(__file__).parents[1]
 ENOUGH = 200
 LONG = 300_000
 """Rows of an answer that comes in several blocks."""

@@ -1,6 +1,6 @@
 """Run the live feed against an exchange that misbehaves by seeded schedules, and count every trade.
 
-    python -m benchmarks.faults --seeds 1000
+    python -m tests.faults.schedules --seeds 1000
 
 Each schedule breaks, stalls, doubles, cuts, reorders and refuses what it can, halts or delists a symbol,
 while the reader is now and then slow, short of memory, or restarted from its last snapshot. Whatever happens,
@@ -349,7 +349,7 @@ def run_all(seeds: Iterable[int], at_once: int = 8) -> Iterator[Outcome]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run schedules; print those that failed and a summary."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.schedules", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--at-once", type=int, default=8, help="how many side by side")

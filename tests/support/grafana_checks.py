@@ -24,7 +24,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 DATA_SOURCES = {"clickhouse": "grafana-clickhouse-datasource", "prometheus": "prometheus"}
 """Pinned uid of each data source that is provisioned, with its type."""
 

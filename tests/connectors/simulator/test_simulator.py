@@ -44,10 +44,10 @@ from connectors.simulator.market import (
 )
 from connectors.simulator.streams import Connection
 from kernels.records import SECOND
+from tests.support.paths import DATA, ROOT
 
 START = 1_754_049_600_000_000  # 2025-08-01 12:00 UTC
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-RECORDED = Path(__file__).parents[2] / "shared" / "data"
 
 Scenario = Callable[..., Awaitable[None]]
 
@@ -505,7 +505,7 @@ def test_payloads_have_the_documented_keys_in_order(kind: str, market: str) -> N
 
 
 def test_recorded_frames_are_written_byte_for_byte() -> None:
-    folder = RECORDED / "recorded"
+    folder = DATA / "recorded"
     if not folder.exists():
         pytest.skip("no recorded data beside the repository")
     for market in ("spot", "usdm"):
@@ -1454,7 +1454,7 @@ async def test_two_runs_of_one_seed_are_the_same_byte_for_byte() -> None:
 
 
 def program(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    root = Path(__file__).parents[1]
+    root = ROOT
     command = [sys.executable, "-m", "connectors.simulator", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
@@ -1562,16 +1562,16 @@ def test_a_recording_is_played_at_its_own_times_or_shifted_by_whole_minutes(
 
 
 def test_klines_of_a_recording_equal_binances_own() -> None:
-    if not RECORDED.exists():
+    if not DATA.exists():
         pytest.skip("no recorded data beside the repository")
     for index, name in enumerate(("BTCUSDT", "ETHUSDT")):
-        paths = sorted((RECORDED / "recorded" / "usdm").glob("*.gz"))
+        paths = sorted((DATA / "recorded" / "usdm").glob("*.gz"))
         traded = RecordedMarket(paths)
         end = int(traded.read(0, 2**62).time[-1]) + 1
         klines = Klines(traded)
         klines.add(traded.read(traded.start, end), end)
         theirs = [
-            r.split(",") for r in (RECORDED / "klines" / f"{name}-1m-2024-08-08.usdm.csv").read_text().split()
+            r.split(",") for r in (DATA / "klines" / f"{name}-1m-2024-08-08.usdm.csv").read_text().split()
         ]
         whole = [
             r for r in theirs if r[0].isdecimal() and traded.start < int(r[0]) * 1_000 < end - 60 * SECOND

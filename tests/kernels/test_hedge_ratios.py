@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.regimes import REGIMES
-from kernels.comoments import depth_needed, new_state, update_pairs
 from kernels.compile import warm_up
-from kernels.records import METRIC, Block
-from kernels.regression import (
+from kernels.hedge_ratios import (
     KALMAN_STATE,
     RLS_STATE,
     kalman_noise,
@@ -24,6 +21,9 @@ from kernels.regression import (
     update_rls,
     update_tls,
 )
+from kernels.records import METRIC, Block
+from kernels.rolling_ols import depth_needed, new_state, update_pairs
+from tests.support.regimes import REGIMES
 
 warm_up(update_pairs, update_rls, update_kalman, update_tls)
 
