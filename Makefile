@@ -2,7 +2,6 @@
 PYTHON := $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-DEMO_DATA := $(CURDIR)/data-demo
 
 .PHONY: help install run demo test check bench grafana sql lock clean
 
@@ -33,12 +32,8 @@ run: install
 	@test -e state/part-0.sqlite3 || $(BIN)/python -m bytewax.recovery state 1
 	exec $(BIN)/python -m bytewax.run flows.pairs -r state -s 1 -b 0
 
-demo: export PAIRFLOW_SOURCE = simulator
-demo: export PAIRFLOW_SYMBOLS ?= BTCUSDT,ETHUSDT,SOLUSDT,BNBUSDT
-demo: export PAIRFLOW_CLICKHOUSE ?= chdb://$(DEMO_DATA)
 demo: install
-	@rm -rf $(DEMO_DATA)  # the simulated exchange begins anew each time
-	exec $(BIN)/python -m bytewax.run flows.pairs
+	@exec $(BIN)/python -m flows.demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
@@ -55,7 +50,7 @@ grafana: install
 	@exec $(BIN)/python -m grafana.start
 
 sql: install
-	@$(BIN)/python -m connectors.clickhouse sql "$(Q)"
+	@$(BIN)/python -m connectors.clickhouse sql "$$Q"
 
 lock: .venv/installed-dev
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
@@ -63,5 +58,5 @@ lock: .venv/installed-dev
 		-c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf .venv data-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

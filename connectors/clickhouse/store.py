@@ -104,17 +104,7 @@ class Dsn:
             msg = f"the ClickHouse DSN cannot be read ({ex}): {expected}"
             raise StoreError(msg) from None
         if parts.scheme == "chdb":
-            path = unquote(parts.path)
-            if (
-                parts.netloc
-                or not path.startswith("/")
-                or path.strip("/") == ""
-                or parts.query
-                or parts.fragment
-            ):
-                msg = f"{dsn!r} does not name a folder: {expected}, with three slashes and the absolute path"
-                raise StoreError(msg)
-            return cls(database=DATABASE, path=os.path.realpath(path))
+            return cls(database=DATABASE, path=_folder(dsn, expected))
         if parts.scheme in ("clickhouse", "clickhouses"):
             database = unquote(parts.path.strip("/")) or DATABASE
             if not parts.hostname or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
@@ -137,6 +127,26 @@ class Dsn:
         if self.path is not None:
             return self.path
         return f"{self.host}:{self.port}/{self.database}"
+
+
+def _folder(dsn: str, expected: str) -> str:
+    """Return the absolute path that a chdb DSN names.
+
+    The path is taken as it is written, `#` and all. Percent-escapes are decoded where the folder that would
+    hold it does not exist as written.
+    """
+    written = dsn.partition("://")[2]
+    if not written.startswith("/") or not written.strip("/"):
+        msg = f"{dsn!r} does not name a folder: {expected}, with three slashes and the absolute path"
+        raise StoreError(msg)
+    path = written if Path(written).parent.is_dir() else unquote(written)
+    if "?" in path:
+        msg = (
+            f"{path} cannot hold a store: the embedded engine takes what follows a ? for its options; "
+            f"{expected}, without a ?"
+        )
+        raise StoreError(msg)
+    return os.path.realpath(path)
 
 
 class Store:

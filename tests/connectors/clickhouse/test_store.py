@@ -41,7 +41,9 @@ def trades(count: int, *, first: int = 0) -> pa.Table:
     ("text", "expected"),
     [
         ("chdb:///var/lib/pairflow", Dsn("pairflow", path="/var/lib/pairflow")),
-        ("chdb:///with%20space", Dsn("pairflow", path="/with space")),
+        ("chdb:///no%20such/folder", Dsn("pairflow", path="/no such/folder")),
+        ("chdb:///with%20escape", Dsn("pairflow", path="/with%20escape")),
+        ("chdb:///it's #1/data", Dsn("pairflow", path="/it's #1/data")),
         ("clickhouse://h", Dsn("pairflow", host="h", port=8123)),
         ("clickhouse://u:p%40@h:9/db", Dsn("db", host="h", port=9, user="u", password="p@")),
         ("clickhouses://h/db", Dsn("db", host="h", port=8443, secure=True)),
