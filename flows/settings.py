@@ -34,7 +34,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from connectors.clickhouse.api import CONDITIONS
+from connectors.clickhouse.server.alert_rules import CONDITIONS
 from kernels.records import METHODS, MILLISECOND, SECOND, STATISTICS, UNITS, timeframe_name
 
 PREFIX = "PAIRFLOW_"

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
 
-from connectors.clickhouse.formats import Connection, escape, pieces
+from connectors.clickhouse.server.connections import Connection, escape
+from connectors.clickhouse.server.formats import pieces
 from connectors.clickhouse.store import (
     DATABASE,
     Dsn,
@@ -161,7 +162,7 @@ def _schema(given: argparse.Namespace) -> int:
 
 
 def _handlers(given: argparse.Namespace) -> int:
-    from connectors.clickhouse.api import http_handlers
+    from connectors.clickhouse.server.http_handlers import http_handlers
 
     sys.stdout.write(http_handlers(given.database))
     return 0

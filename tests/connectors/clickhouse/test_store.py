@@ -15,8 +15,8 @@ from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
 from connectors.clickhouse import schema
-from connectors.clickhouse.api import CONDITIONS
 from connectors.clickhouse.schema import SCHEMA, statements
+from connectors.clickhouse.server.alert_rules import CONDITIONS
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError
 from kernels.records import BAR, GAP, METRIC, SECOND, SIGNAL, STATISTICS, TRADE

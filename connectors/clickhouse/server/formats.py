@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from connectors.clickhouse.native import reframe
+from connectors.clickhouse.server.connections import Connection
+from connectors.clickhouse.server.native import reframe
 
 # Formats of lines, and how many lines of names and types stand at the start of each block.
 _LINES = dict.fromkeys(
@@ -29,31 +30,6 @@ _ARROW = frozenset({"Arrow", "ArrowStream", "Parquet"})
 
 STREAMED = frozenset(_LINES) | _ARROW
 """Formats made piece by piece; the others are made whole."""
-
-
-class Result(Protocol):
-    """What chDB answers."""
-
-    def bytes(self) -> bytes:
-        """Copy the answer."""
-
-
-class Connection(Protocol):
-    """A connection of chDB: one query at a time, in any thread."""
-
-    def query(self, sql: str, format: str, params: Mapping[str, str]) -> Result:  # noqa: A002
-        """Run a query and wait for all of its answer."""
-
-    def send_query(self, sql: str, format: str, params: Mapping[str, str]) -> Any:  # noqa: A002
-        """Run a query and iterate over the blocks of its answer."""
-
-    def close(self) -> None:
-        """Release the connection."""
-
-
-def escape(text: str) -> str:
-    """Write a parameter's text as chDB and servers read it: as a field of TabSeparated."""
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def pieces(
