@@ -33,10 +33,20 @@ def ask(
             return ex.code, dict(ex.headers), ex.read()
 
 
-def rest(server: EmbeddedServer, path: str, *, method: str = "GET", body: object = None) -> tuple[int, Any]:
+def rest(
+    server: EmbeddedServer,
+    path: str,
+    *,
+    method: str = "GET",
+    body: object = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, Any]:
+    """Send a request to a REST route; return its status and its JSON."""
     url = f"http://{server.host}:{server.port}/api/v1{path}"
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json", **(headers or {})}, method=method
+    )
     try:
         with urllib.request.urlopen(request) as response:
             text = response.read()

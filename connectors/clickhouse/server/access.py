@@ -34,12 +34,21 @@ def authorize(request: web.Request, password: str) -> None:
         if not hmac.compare_digest(given.encode(), password.encode()):
             fail(WRONG_PASSWORD, "default: Authentication failed: password is incorrect")
         return
-    names = [request.headers.get("Host", "")]
-    if "Origin" in request.headers:
-        names.append(urlsplit(request.headers["Origin"]).netloc)
+    names = [f"//{request.headers['Host']}"] if request.headers.get("Host") else []
+    # A page without an address of its own, as a frame in a sandbox or a file, sends "null".
+    names += request.headers.getall("Origin", [])
     for name in names:
-        if name and not is_loopback(urlsplit(f"//{name}").hostname or ""):
-            refuse(f"A request for or from {name} is not answered without a password")
+        if not is_loopback(_hostname(name)):
+            shown = name.removeprefix("//") or "nowhere"
+            refuse(f"A request for or from {shown} is not answered without a password")
+
+
+def _hostname(url: str) -> str:
+    """Return the host that a URL names; "" for none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

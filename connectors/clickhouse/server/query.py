@@ -121,5 +121,9 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
         import pyarrow as pa
 
         with pa.CompressedInputStream(io.BytesIO(body), "lz4") as stream:
-            return bytes(stream.read(LONGEST_QUERY_BYTES))
+            data = bytes(stream.read(LONGEST_QUERY_BYTES + 1))
+        if len(data) > LONGEST_QUERY_BYTES:
+            # Cut off, it could be another query.
+            fail(TOO_LARGE, f"The query is longer than {LONGEST_QUERY_BYTES} bytes")
+        return data
     return body

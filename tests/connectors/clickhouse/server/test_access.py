@@ -1,5 +1,6 @@
 """Who is answered: not a web page, and with a password whoever knows it."""
 
+import uuid
 from pathlib import Path
 
 import clickhouse_connect
@@ -7,7 +8,7 @@ import pytest
 
 from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.store import Store, StoreError
-from tests.support.embedded_server import TRADES, ask
+from tests.support.embedded_server import TRADES, ask, rest
 
 
 def test_web_pages_are_not_answered(server: EmbeddedServer) -> None:
@@ -36,3 +37,15 @@ def test_an_open_address_needs_a_password(folder: Path, server: EmbeddedServer) 
                 Store.open(f"clickhouse://reader:open@{address}")
         finally:
             guarded.stop()
+
+
+@pytest.mark.parametrize("origin", ["null", "file://", "https://page.example", "http://[", ""])
+def test_a_page_without_a_name_changes_no_rules(server: EmbeddedServer, origin: str) -> None:
+    """A frame in a sandbox, or a page from a file, sends "null" as its origin."""
+    headers = {"Origin": origin}
+    assert ask(server, "SELECT 1", headers)[0] == 403
+    assert ask(server, "INSERT INTO alert_rules (threshold) VALUES (1)", headers)[0] == 403
+    assert rest(server, "/alerts", headers=headers)[0] == 403
+    assert rest(server, "/alerts", method="POST", body={"threshold": 1}, headers=headers)[0] == 403
+    assert rest(server, f"/alerts/{uuid.uuid4()}", method="DELETE", headers=headers)[0] == 403
+    assert rest(server, "/alerts") == (200, [])
