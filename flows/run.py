@@ -206,7 +206,7 @@ def _start_background_services(
     settings: Settings, store: Store, sink: SinkStatus, feed: FeedStatus | None
 ) -> list[Callable[[], None]]:
     """Start what runs beside the flow; return how each ends, in this order, before the store closes."""
-    store.keep_rules([rule.model_dump() for rule in settings.alert_rules])
+    store.keep_rules(settings.alert_rules)
     recorder = telemetry.Recorder(store)
     recorder.start()
     background_services = [recorder.stop]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -34,8 +34,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from connectors.clickhouse.server.alert_rules import CONDITIONS
-from kernels.records import METHODS, MILLISECOND, SECOND, STATISTICS, UNITS, timeframe_name
+from connectors.clickhouse.alert_rules import AlertRule, fault
+from kernels.records import METHODS, MILLISECOND, SECOND, UNITS, timeframe_name
 
 PREFIX = "PAIRFLOW_"
 FILE = Path("pairflow.toml")
@@ -119,24 +119,6 @@ def _rules(value: object) -> object:
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_upper)]
 _Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Duration = Annotated[int, BeforeValidator(_duration)]
-
-
-class AlertRule(BaseModel):
-    """An alert rule of the user's, as a row of ``alert_rules``; what is left out is as there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-    name: str = Field("", description="text, the alert's name")
-    pair: str = Field("", description="a pair that is watched, as ETHUSDT/BTCUSDT; left out: every pair")
-    timeframe: str = Field("", description="a timeframe of this run, as 1m; left out: every timeframe")
-    window: int = Field(0, ge=0, description="a window of this run, as 60; left out: every window")
-    method: str = Field("", description="a method of this run, as ols; left out: every method")
-    metric: Literal[*STATISTICS] = Field("z_score", description=f"one of {', '.join(STATISTICS)}")  # type: ignore[valid-type]
-    condition: Literal[*CONDITIONS] = Field("abs >", description=f"one of {', '.join(CONDITIONS)}")  # type: ignore[valid-type]
-    threshold: float = Field(2.0, description="a number, in units of the metric, as 2.5")
-    for_seconds: int = Field(0, ge=0, le=3600, description="whole seconds up to 3600, as 30")
-    enabled: bool = Field(True, description="true or false")
-    note: str = Field("", description="text")
 
 
 class Settings(BaseSettings):
@@ -390,12 +372,7 @@ def _rule_faults(settings: Settings) -> Iterator[str]:
 
 
 def _rule_fault(number: int, name: str, value: object) -> str:
-    fields = AlertRule.model_fields
-    if name not in fields:
-        close = difflib.get_close_matches(name, fields, 1)
-        hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(fields)}"
-        return f"alert_rules, rule {number}: {name}: no such field; {hint}"
-    return f"alert_rules, rule {number}: {name}={value!r}: expected {fields[name].description}"
+    return f"alert_rules, rule {number}: {fault(name, value)}"
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
+    from connectors.clickhouse.alert_rules import AlertRule
+
 DATABASE = "pairflow"
 """Database used where the DSN names none."""
 
 SIMULATED = frozenset({"simulator"})
 """Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
-
-_RULES = uuid.UUID("6a1f6f0e-6c0b-4d6b-9a53-0d6b6f0c3f10")  # of ids made from what a rule says
 
 _ROW_TABLES = ("stored_trades", "stored_bars", "stored_pair_metrics", "stored_signals")
 
@@ -279,21 +279,21 @@ class Store:
                 )
                 raise StoreError(msg)
 
-    def keep_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        """Let the alert rules that come from settings be these, and leave those of users alone.
+    def keep_rules(self, rules: Sequence[AlertRule]) -> None:
+        """Replace the alert rules that came from settings by others, and leave those of users as they are.
 
-        A rule keeps its id from run to run for as long as it stays as it is.
+        A rule keeps its id from run to run for as long as it stays the same.
 
-        :arg rules: Columns of ``alert_rules`` and their values.
+        :arg rules: Of the settings.
         :raises StoreError: If they could not be written.
         """
-        wanted = {uuid.uuid5(_RULES, json.dumps(rule, sort_keys=True)): rule for rule in rules}
+        wanted = {rule.settings_id: rule for rule in rules}
         known = {row[0] for row in self.query("SELECT id FROM alert_rules WHERE origin = 'settings'")}
         with self._explained("writing the alert rules of the settings"):
             for rule in known - set(wanted):
                 self.client.command("DELETE FROM alert_rules WHERE id = {id:UUID}", {"id": str(rule)})
             for rule in set(wanted) - known:
-                row = {"id": str(rule), "origin": "settings", **wanted[rule]}
+                row = {"id": str(rule), "origin": "settings", **wanted[rule].model_dump()}
                 self.client.insert(
                     "alert_rules", [list(row.values())], column_names=list(row), database=self.dsn.database
                 )

@@ -11,31 +11,21 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from connectors.clickhouse.alert_rules import SQL_TYPES, AlertRule, fault
 from connectors.clickhouse.server.api import RequestError
 from connectors.clickhouse.server.connections import escape
 from connectors.clickhouse.server.errors import SYNTAX, QueryError, refuse
 from connectors.clickhouse.server.execution import Execution
 from connectors.clickhouse.server.query import Query
-from kernels.records import STATISTICS
-
-ALERT_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "name": str, "pair": str, "timeframe": str, "window": int, "method": str, "metric": str, "condition": str,
-    "threshold": (int, float), "for_seconds": int, "enabled": bool, "note": str,
-}  # fmt: skip
-"""What an alert rule may say; each may be left out."""
-
-
-CONDITIONS = (">", ">=", "<", "<=", "abs >", "abs >=", "abs <", "abs <=")
-"""How an alert rule compares a metric, or its magnitude, with the threshold."""
-
-_CHOICES = {"metric": STATISTICS, "condition": CONDITIONS}
 
 
 def read_rule(body: bytes) -> dict[str, Any]:
     """Read an alert rule from JSON.
 
-    :arg body: An object with some of `ALERT_FIELDS`.
-    :returns: It.
+    :arg body: An object with some of the fields of `AlertRule`.
+    :returns: The fields that are given.
     :raises RequestError: If it is something else.
     """
     try:
@@ -50,16 +40,11 @@ def _checked(rule: object) -> dict[str, Any]:
     if not isinstance(rule, dict) or not rule:
         msg = 'expected an object, for example {"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}'
         raise RequestError(msg)
-    for name, value in rule.items():
-        if name not in ALERT_FIELDS:
-            msg = f"unknown field {name!r}: expected {', '.join(ALERT_FIELDS)}"
-            raise RequestError(msg)
-        if not isinstance(value, ALERT_FIELDS[name]) or (isinstance(value, bool) and name != "enabled"):
-            msg = f"{name}={value!r} has the wrong type"
-            raise RequestError(msg)
-        if name in _CHOICES and value not in _CHOICES[name]:
-            msg = f"{name}={value!r} is not known: expected {', '.join(_CHOICES[name])}"
-            raise RequestError(msg)
+    try:
+        AlertRule.model_validate(rule)
+    except ValidationError as ex:
+        first = ex.errors()[0]
+        raise RequestError(fault(str(first["loc"][0]), first["input"])) from None
     return rule
 
 
@@ -138,15 +123,6 @@ def _tuples(text: str) -> Iterator[list[str | float | bool]]:
         yield row
 
 
-_TYPES = {
-    "id": "UUID",
-    "window": "UInt32",
-    "threshold": "Float64",
-    "for_seconds": "UInt32",
-    "enabled": "Bool",
-}
-
-
 class RuleWriter:
     """Changes the alert rules of one store.
 
@@ -200,8 +176,9 @@ class RuleWriter:
         :raises QueryError: If ClickHouse refuses it.
         """
         made = {"id": str(uuid.uuid4()), **rule}
-        values = ", ".join(f"{{{name}:{_TYPES.get(name, 'String')}}}" for name in made)
-        # The names are those of ALERT_FIELDS, and the values are parameters.
+        types = {"id": "UUID", **SQL_TYPES}
+        values = ", ".join(f"{{{name}:{types[name]}}}" for name in made)
+        # The names are fields of AlertRule, and the values are parameters.
         sql = f"INSERT INTO {self._table} ({', '.join(made)}) SELECT {values}"
         texts = {
             name: escape(str(value).lower() if isinstance(value, bool) else str(value))

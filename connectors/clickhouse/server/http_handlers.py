@@ -6,7 +6,7 @@ import html
 import json
 import re
 
-from connectors.clickhouse.server.alert_rules import ALERT_FIELDS
+from connectors.clickhouse.alert_rules import FIELDS
 from connectors.clickhouse.server.api import DOCS, PREFIX, ROUTES, SQL_NAMES, Parameter, Route
 from connectors.clickhouse.server.openapi import openapi
 
@@ -26,7 +26,7 @@ def http_handlers(database: str) -> str:
         for limited in (False, True)
         if not limited or any(parameter.name == "limit" for parameter in route.parameters)
     ]
-    fields = ", ".join(ALERT_FIELDS)
+    fields = ", ".join(FIELDS)
     rules.append(
         _rule(
             f"{PREFIX}/alerts",

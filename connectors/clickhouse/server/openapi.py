@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.clickhouse.server.alert_rules import ALERT_FIELDS
+from connectors.clickhouse.alert_rules import AlertRule
 from connectors.clickhouse.server.api import FORMATS, PREFIX, ROUTES, Parameter, Route
 
 
@@ -28,8 +28,10 @@ def openapi() -> dict[str, Any]:
             "responses": {"200": answer, "400": error, "404": error} if route.parameters else {"200": answer},
         }
         paths[PREFIX + route.path] = {"get": operation}
-    kinds = {str: "string", int: "integer", bool: "boolean", (int, float): "number"}
-    properties = {name: {"type": kinds[kind]} for name, kind in ALERT_FIELDS.items()}
+    properties = {
+        name: {key: value for key, value in about.items() if key != "title"}
+        for name, about in AlertRule.model_json_schema()["properties"].items()
+    }
     paths[f"{PREFIX}/alerts"]["post"] = {
         "summary": "Add an alert rule.",
         "requestBody": {

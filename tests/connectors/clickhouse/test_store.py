@@ -15,8 +15,8 @@ from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
 from connectors.clickhouse import schema
+from connectors.clickhouse.alert_rules import CONDITIONS, AlertRule
 from connectors.clickhouse.schema import SCHEMA, statements
-from connectors.clickhouse.server.alert_rules import CONDITIONS
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError
 from kernels.records import BAR, GAP, METRIC, SECOND, SIGNAL, STATISTICS, TRADE
@@ -478,8 +478,8 @@ def test_alert_rules_are_written_with_sql_and_judged_by_a_view(dsn: str) -> None
 
 
 def test_rules_of_the_settings_come_and_go_and_leave_those_of_users(dsn: str) -> None:
-    first = {"pair": "B/A", "metric": "hedge_ratio_stderr", "condition": ">", "threshold": 0.5}
-    second = {"pair": "B/A", "threshold": 2.5}
+    first = AlertRule(pair="B/A", metric="hedge_ratio_stderr", condition=">", threshold=0.5)
+    second = AlertRule(pair="B/A", threshold=2.5)
 
     def kept() -> dict[float, Any]:
         return dict(store.query("SELECT threshold, id FROM alert_rules WHERE origin = 'settings'"))
@@ -490,7 +490,7 @@ def test_rules_of_the_settings_come_and_go_and_leave_those_of_users(dsn: str) ->
         both = kept()
         assert sorted(both) == [0.5, 2.5]
     with Store.open(dsn, source="binance") as store:
-        store.keep_rules([dict(reversed(second.items()))])
+        store.keep_rules([AlertRule(threshold=2.5, pair="B/A")])
         assert kept() == {2.5: both[2.5]}
         store.keep_rules([second, first])
         assert kept() == both
@@ -506,7 +506,7 @@ def test_every_statistic_can_be_watched(dsn: str) -> None:
     with Store.open(dsn, source="binance") as store:
         store.insert("stored_pair_metrics", COLUMNS("pair_metrics", metrics))
         store.keep_rules(
-            [{"metric": name, "condition": condition} for name in STATISTICS for condition in CONDITIONS]
+            [AlertRule(metric=name, condition=condition) for name in STATISTICS for condition in CONDITIONS]
         )
         found = store.query("SELECT DISTINCT metric, value FROM alert_states")
         assert dict(found) == {name: number for number, name in enumerate(STATISTICS)}
