@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
 
+import structlog
+
 from connectors.clickhouse.server.connections import Connection, escape
 from connectors.clickhouse.server.formats import pieces
 from connectors.clickhouse.store import (
@@ -104,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (sql, export):
         command.add_argument("--store", default=_default_dsn(), help="DSN (default: that of the flow)")
     given = parser.parse_args(arguments)
+    # Standard output is for answers.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         return int(given.run(given))
     except StoreError as ex:

@@ -7,8 +7,8 @@ with Store.open("chdb:///var/lib/pairflow", source="binance") as store:
     print(store.query("SELECT symbol, count() FROM bars GROUP BY symbol"))
 ```
 
-Opening creates what is missing and upgrades what is older, by the numbered files in ``clickhouse/``.
-What can go wrong outside the program is raised as `StoreError`, whose text is one line for the user.
+Opening a store creates what is missing and upgrades what is older, to the schema in ``clickhouse/``. What can
+go wrong outside the program is raised as `StoreError`, whose text is one line for the user.
 """
 
 from __future__ import annotations
@@ -30,14 +30,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from connectors.clickhouse.cluster import Cluster
-from connectors.clickhouse.schema import VERSIONS, schema_files, statements
+from connectors.clickhouse.errors import StoreBusyError, StoreError, StoreInUseError, no_space
+from connectors.clickhouse.metadata import repair
+from connectors.clickhouse.schema import load
+from connectors.clickhouse.upgrade import Upgrade
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
     from connectors.clickhouse.alert_rules import AlertRule
+
+__all__ = [
+    "DATABASE",
+    "SIMULATED",
+    "Dsn",
+    "Store",
+    "StoreBusyError",
+    "StoreError",
+    "StoreInUseError",
+    "explain",
+    "is_in_use",
+]
 
 DATABASE = "pairflow"
 """Database used where the DSN names none."""
@@ -57,18 +71,6 @@ _PASSING |= {425, 458, 479, 499, 631, 745, 999, 1000, 1001, 1002}
 
 # clickhouse-connect logs what it also raises; without a handler Python would print it to stderr.
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
-
-
-class StoreError(Exception):
-    """Say in one line what failed, what was expected and what to do."""
-
-
-class StoreBusyError(StoreError):
-    """Raised for what passes by itself or by an operator's hand: no answer, no space, too many parts."""
-
-
-class StoreInUseError(StoreError):
-    """Raised for an embedded store that another process has open: ask its server instead."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,12 @@ class Store:
                 "PAIRFLOW_CLICKHOUSE_CLUSTER empty, or name a server in PAIRFLOW_CLICKHOUSE"
             )
             raise StoreError(msg)
-        store = cls(parsed, _connect(parsed, create), cluster)
+        repaired = parsed.path is not None and _prepare_folder(Path(parsed.path), parsed.database, create)
+        store = cls(parsed, _connect(parsed), cluster)
         try:
             with store._explained("preparing the database"):
-                store._migrate(create)
+                folder = Path(parsed.path) if parsed.path is not None else None
+                Upgrade(store.client, parsed, cluster, folder).run(create=create, repaired=repaired)
                 if source is not None:
                     store._check_source(source)
             if parsed.path is not None:
@@ -318,68 +322,6 @@ class Store:
         except (ClickHouseError, HTTPError, OSError) as ex:
             raise explain(ex, self.dsn, doing) from ex
 
-    def _migrate(self, create: bool) -> None:
-        """Apply the schema files that this database has not seen."""
-        client, database = self.client, self.dsn.database
-        made = bool(client.command(f"EXISTS DATABASE {database}"))
-        if not made and create:
-            # Only then: a user who may fill a database often may not create one.
-            self._make(f"CREATE DATABASE IF NOT EXISTS {database}")
-        if made or create:
-            client.database = database
-        exists = made and bool(client.command("EXISTS TABLE schema_version"))
-        if not exists and not create:
-            msg = f"there is no pairflow database in {self.dsn}: start the flow first, or name another store"
-            raise StoreError(msg)
-        if not exists:
-            self._make(VERSIONS)
-        elif self.dsn.path is None:
-            self._check_cluster()
-        files = schema_files()
-        newest = int(files[-1].name[:3])
-        current = int(str(client.command("SELECT max(version) FROM schema_version")))
-        if current > newest:
-            msg = (
-                f"the store in {self.dsn} has schema {current}, newer than schema {newest} of this program: "
-                "update the program, or name another store"
-            )
-            raise StoreError(msg)
-        for file in files:
-            number = int(file.name[:3])
-            if number <= current:
-                continue
-            for statement in statements(file.read_text()):
-                self._make(statement)
-            if number == newest and self.dsn.path is not None:
-                # No question here is answered from statistics of columns, and keeping them takes a seventh of
-                # a replay. Servers keep what their owner chose; older ones do not know the setting.
-                for table in _ROW_TABLES:
-                    client.command(f"ALTER TABLE {table} MODIFY SETTING auto_statistics_types = ''")
-            client.command("INSERT INTO schema_version (version) SELECT {number:UInt32}", {"number": number})
-
-    def _make(self, statement: str) -> None:
-        """Run a statement of the schema, on one server or on all of a cluster."""
-        made = Cluster(self.cluster, self.dsn.database).rewrite(statement) if self.cluster else [statement]
-        for each in made:
-            self.client.command(each)
-
-    def _check_cluster(self) -> None:
-        """Refuse to add plain tables to a database of a cluster, or the other way."""
-        engine = str(
-            self.client.command(
-                "SELECT engine FROM system.tables"
-                " WHERE database = currentDatabase() AND name = 'schema_version'"
-            )
-        )
-        if engine.startswith("Replicated") != bool(self.cluster):
-            msg = (
-                f"the database {self.dsn} was made for one server: leave PAIRFLOW_CLICKHOUSE_CLUSTER empty, "
-                "or name another database"
-                if self.cluster
-                else f"the database {self.dsn} was made for a cluster: name it in PAIRFLOW_CLICKHOUSE_CLUSTER"
-            )
-            raise StoreError(msg)
-
     def _check_source(self, source: str) -> None:
         """Refuse to mix real and simulated prices."""
         # Any row tells: a store never holds both kinds, so this reads one row a table.
@@ -410,9 +352,7 @@ def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
     if code is None and (found := re.search(r"Code: (\d+)\.", text)):
         code = int(found[1])
     if "NOT_ENOUGH_SPACE" in text or "No space left on device" in text or code == 243:
-        return StoreBusyError(
-            f"no space left on the disk of {dsn} while {doing}: free some; nothing stored so far is lost"
-        )
+        return no_space(dsn, doing)
     if code in (192, 193, 194, 516):
         return StoreError(f"{dsn} refused user {dsn.user!r}: check user and password in PAIRFLOW_CLICKHOUSE")
     if code == 497:
@@ -435,12 +375,10 @@ def _first_line(text: str) -> str:
     return re.sub(r"\s*\(version [^)]*\)+|, Stack trace.*", "", line)[:400]
 
 
-def _connect(dsn: Dsn, create: bool) -> Client:
+def _connect(dsn: Dsn) -> Client:
     import clickhouse_connect
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-    if dsn.path is not None:
-        _check_folder(Path(dsn.path), create)
     try:
         if dsn.path is not None:
             # Merges give way to the flow and to those who ask: all share the cores.
@@ -475,8 +413,12 @@ def _merge_when_idle() -> None:
                 os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
 
 
-def _check_folder(path: Path, create: bool) -> None:
-    """Say plainly what the engine would wrap in a stack trace."""
+def _prepare_folder(path: Path, database: str, create: bool) -> bool:
+    """Check the folder of an embedded store, and make definitions again that a full disk has cut off.
+
+    :returns: Whether any were made again.
+    :raises StoreError: In place of a stack trace of the engine.
+    """
     if not path.exists() and not create:
         msg = f"there is no store in {path}: start the flow first, or name another folder"
         raise StoreError(msg)
@@ -491,28 +433,34 @@ def _check_folder(path: Path, create: bool) -> None:
     if not writable:
         msg = f"the folder {path} cannot be written: change its permissions or PAIRFLOW_CLICKHOUSE"
         raise StoreError(msg)
-    if is_in_use(path):
+    owner = _owner(path)
+    if owner is not None and owner != os.getpid():
         msg = (
             f"the folder {path} is in use by another process: stop it, ask it over HTTP "
             f"(http://127.0.0.1:8123), or name another folder in PAIRFLOW_CLICKHOUSE"
         )
         raise StoreInUseError(msg)
+    return owner is None and repair(path, database, load())
 
 
 def is_in_use(path: Path) -> bool:
     """Tell whether another process has the folder of an embedded store open.
 
-    The engine locks the file ``status`` and writes its process id there. Its own refusal it prints on stderr,
-    so it is not asked.
-
     :arg path: The folder.
     """
-    try:
-        with (path / "status").open() as status:
-            try:
-                fcntl.flock(status, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return f"PID: {os.getpid()}\n" not in status.read()
-    except OSError:
-        pass
-    return False
+    return _owner(path) not in (None, os.getpid())
+
+
+def _owner(path: Path) -> int | None:
+    """Return the process that has the folder of an embedded store open; None for none.
+
+    The engine locks the file ``status`` and writes its process id there. It is not asked itself, as it prints
+    its refusal on stderr.
+    """
+    with suppress(OSError), (path / "status").open() as status:
+        try:
+            fcntl.flock(status, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            found = re.search(r"PID: (\d+)", status.read())
+            return int(found[1]) if found else 0
+    return None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from connectors.clickhouse.schema import SCHEMA, statements
+from connectors.clickhouse import schema
 from flows.settings import Settings, load_settings
 from grafana.start import CHANNELS, IMAGE, PLUGIN, PLUGIN_VERSION, source_variables
 from tests.support.paths import ROOT
@@ -388,16 +388,25 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(tmp_path_factory.mktemp("engine"))
 
 
-SOURCE = [each for file in sorted(SCHEMA.glob("[0-9]*_*.sql")) for each in statements(file.read_text())]
+SOURCE = [each.text for each in schema.load().statements]
 
 
 def test_the_writer_may_make_and_fill_the_schema_and_no_more(engine: Engine) -> None:
+    columns = "SELECT count() > 0 FROM system.columns WHERE table = 'stored_bars'"
     made = [
         "EXISTS DATABASE pairflow",
         "CREATE DATABASE IF NOT EXISTS pairflow",
         "USE pairflow",
         *SOURCE,
-        *SOURCE,  # as when a file is applied that was half applied before
+        *SOURCE,  # as when an upgrade was cut off
+        # What an upgrade does to tables that differ from their declaration.
+        columns,
+        "ALTER TABLE stored_bars ADD COLUMN IF NOT EXISTS a Int8 DEFAULT 1 COMMENT 'x' CODEC(LZ4) AFTER low,"
+        " MODIFY COLUMN low Float64 COMMENT 'x' CODEC(LZ4), COMMENT COLUMN high 'x', MODIFY COMMENT 'x'",
+        "ALTER TABLE stored_bars MODIFY COLUMN a REMOVE DEFAULT, MODIFY COLUMN low REMOVE CODEC",
+        "ALTER TABLE alert_rules DROP CONSTRAINT IF EXISTS at_most_an_hour,"
+        " ADD CONSTRAINT IF NOT EXISTS at_most_an_hour CHECK for_seconds <= 60",
+        "ALTER TABLE fill_latest_signals MODIFY QUERY SELECT * FROM stored_signals LIMIT 1",
         "INSERT INTO stored_trades (market, symbol, id, time) SELECT 'spot', 'A', 1, now64(6)",
         "INSERT INTO stored_pair_metrics (market, pair, time) SELECT 'spot', 'B/A', now64(6)",
         "INSERT INTO runs (source) SELECT 'binance'",
@@ -408,6 +417,7 @@ def test_the_writer_may_make_and_fill_the_schema_and_no_more(engine: Engine) -> 
     answers = engine.run("pairflow_writer", made)
     assert [answer for answer in answers if "DB::Exception" in answer] == []
     assert answers[-1] == "MergeTree\n"
+    assert answers[made.index(columns)] == "1\n"
     refused = [
         "CREATE DATABASE other",
         "CREATE TABLE pairflow.f (a Int8) ENGINE = URL('http://127.0.0.1/', 'CSV')",

@@ -527,7 +527,7 @@ def test_thresholds_in_dashboards_are_those_of_the_settings() -> None:
     assert thresholds("pair", "Now", "z-score") == [-entry, entry]
     assert thresholds("pair", "Stationarity of the spread") == [0.05]
     assert thresholds("pair", "Correlation") == [0.7]
-    view = (built.FOLDER.parents[1] / "clickhouse" / "003_analysis.sql").read_text()
+    view = (built.FOLDER.parents[1] / "clickhouse" / "views.sql").read_text()
     assert f"adf_p_value < {built.SIGNIFICANT} AS stationary" in view
     for name in ("z-score of the spread", "Spread"):
         sql = next(p for p in DASHBOARDS["pair"]["panels"] if p["title"] == name)["targets"][0]["rawSql"]

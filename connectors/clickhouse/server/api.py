@@ -5,7 +5,7 @@ r"""The REST routes of the embedded server: ``/api/v1/...``.
     curl -X POST -H 'Content-Type: application/json' -d '{"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}' \
         http://127.0.0.1:8123/api/v1/alerts
 
-A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/009_api.sql``) and its
+A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/api.sql``) and its
 parameters. The handler and ``openapi.json`` are made from the same line.
 """
 

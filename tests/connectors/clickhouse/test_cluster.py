@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from connectors.clickhouse.__main__ import main
-from connectors.clickhouse.cluster import Cluster, objects, sharding
-from connectors.clickhouse.schema import SCHEMA, statements
+from connectors.clickhouse.cluster import Cluster, sharding
+from connectors.clickhouse.schema import VERSION, load, statements
 from connectors.clickhouse.store import Store, StoreError
+from tests.support.older_schema import older_schema
 
 CLUSTER = Cluster("events", "pairflow")
 MADE = list(CLUSTER.schema())
-SOURCE = [each for file in sorted(SCHEMA.glob("[0-9]*_*.sql")) for each in statements(file.read_text())]
-DDL = [each for each in MADE if each.startswith(("CREATE", "ALTER"))]
+SOURCE = [each.text for each in load().statements]
+DDL = [each for each in MADE if each.startswith(("CREATE", "ALTER", "DROP"))]
 
 
 def run_chdb(folder: Path, config: str, statements: list[str], questions: list[str]) -> list[str]:
@@ -61,9 +62,15 @@ def test_every_statement_of_the_files_is_there() -> None:
         if (match := re.match(r"CREATE [A-Z ]*? (?:IF NOT EXISTS )?pairflow\.(\w+)", each))
     }
     local = {f"{name}_local" for name in sharding()}
-    assert made == objects() | local | {"schema_version", "cluster_tables"}
-    numbers = [int(each.rsplit(" ", 1)[1]) for each in MADE if "INSERT INTO pairflow.schema_version" in each]
-    assert numbers == [int(file.name[:3]) for file in sorted(SCHEMA.glob("[0-9]*_*.sql"))]
+    assert made == load().objects | local | {"cluster_tables"}
+
+
+def test_the_version_is_kept_in_a_new_database_alone() -> None:
+    """An older one is upgraded by the flow, which compares its tables: these statements do not."""
+    assert MADE[-1] == (
+        "INSERT INTO pairflow.schema_version (version, fingerprint)"
+        f" SELECT {VERSION}, '{load().fingerprint}' WHERE (SELECT count() FROM pairflow.schema_version) = 0"
+    )
 
 
 def test_every_table_is_replicated_and_keeps_how_it_merges() -> None:
@@ -88,7 +95,7 @@ def test_every_table_is_replicated_and_keeps_how_it_merges() -> None:
 
 
 def test_rows_of_one_key_meet_in_one_shard() -> None:
-    assert set(sharding()) == {name for name in objects() if name.startswith("stored_")}
+    assert set(sharding()) == {name for name in load().objects if name.startswith("stored_")}
     for name, column in sharding().items():
         (key,) = re.findall(
             rf"CREATE TABLE IF NOT EXISTS {name}\b.*?ORDER BY \(([^)]*)\)", "\0".join(SOURCE), re.S
@@ -107,20 +114,12 @@ def test_a_table_is_filled_by_another_inside_its_shard() -> None:
         assert f"\nAS SELECT * FROM pairflow.stored_{rows}_local" in text
 
 
-def test_how_rows_are_stored_changes_in_each_shard() -> None:
-    made = CLUSTER.rewrite(
-        "ALTER TABLE stored_bars\n  MODIFY COLUMN low CODEC(Delta, LZ4),\n  MODIFY COLUMN high CODEC(LZ4)"
+def test_a_view_is_commented_on_each_server() -> None:
+    made = [each for each in DDL if each.startswith("ALTER")]
+    assert len(made) > 5
+    assert all(
+        re.match(r"ALTER TABLE pairflow\.\w+ ON CLUSTER events\s+COMMENT COLUMN", each) for each in made
     )
-    assert made == [
-        "ALTER TABLE pairflow.stored_bars_local ON CLUSTER events"
-        "\n  MODIFY COLUMN low CODEC(Delta, LZ4),\n  MODIFY COLUMN high CODEC(LZ4)"
-    ]
-
-
-def test_what_fills_a_table_changes_in_each_shard() -> None:
-    (text,) = (each for each in DDL if "MODIFY QUERY" in each)
-    assert text.startswith("ALTER TABLE pairflow.fill_latest_pair_metrics ON CLUSTER events MODIFY QUERY")
-    assert "FROM pairflow.stored_pair_metrics_local" in text
 
 
 @pytest.mark.parametrize(
@@ -128,6 +127,7 @@ def test_what_fills_a_table_changes_in_each_shard() -> None:
     [
         "OPTIMIZE TABLE bars",
         "DROP VIEW bars",
+        "DROP TABLE IF EXISTS bars",
         "TRUNCATE TABLE runs",
         "DELETE FROM alert_rules WHERE true",
         "CREATE USER somebody",
@@ -137,20 +137,19 @@ def test_what_fills_a_table_changes_in_each_shard() -> None:
         "CREATE MATERIALIZED VIEW IF NOT EXISTS x ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a",  # likewise
         "CREATE VIEW x AS SELECT 1",
         "ALTER TABLE stored_bars ADD COLUMN x Int8",  # which is two tables in a cluster
-        "ALTER TABLE stored_bars MODIFY COLUMN low CODEC(LZ4), ADD COLUMN x Int8",
-        "INSERT INTO x SELECT 1",  # of which database?
+        "INSERT INTO runs SELECT 1",
         "INSERT INTO other.runs SELECT 1",
         "INSERT INTO FUNCTION null('a Int8') SELECT 1",
     ],
 )
 def test_an_unknown_kind_of_statement_is_refused(statement: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"no rule how a cluster does this: {statement}")):
+    with pytest.raises(ValueError, match=re.escape(f"a statement that the schema does not use: {statement}")):
         CLUSTER.rewrite(statement)
 
 
 def test_every_table_is_named_with_its_database(tmp_path: Path) -> None:
     """A server of the cluster runs a statement in a database of its own choice."""
-    views = [each for each in MADE if " VIEW " in each or each.startswith("INSERT")]
+    views = [each for each in MADE if re.match(r"CREATE .*VIEW |INSERT", each)]
     assert len(views) > 20
     loose = {}
     for text, tree in zip(views, run_chdb(tmp_path, "", [], [f"EXPLAIN AST {each}" for each in views])):
@@ -206,7 +205,7 @@ ROWS = [
 ]
 VIEWS = sorted(
     name
-    for name in objects()
+    for name in load().objects
     if re.search(rf"CREATE OR REPLACE VIEW {name} AS", "\0".join(SOURCE))
     and not name.startswith(("api_", "table_sizes"))
 )
@@ -261,25 +260,49 @@ def test_no_view_asks_a_shard_to_ask_all_shards(tmp_path: Path) -> None:
     assert run_chdb(tmp_path, cluster_of(2), made, questions) == ["1\n"] * len(ASKED)
 
 
-def test_a_store_of_a_cluster_makes_and_fills_it(tmp_path: Path) -> None:
-    (tmp_path / "config.xml").write_text(f"<clickhouse>{cluster_of(1)}</clickhouse>")
-    code = """
+# In a process of its own: opens a database as a server of a cluster would be, without replication.
+OPENED = """
 import sys
+from pathlib import Path
 import clickhouse_connect
 import pyarrow as pa
+from connectors.clickhouse import schema
 from connectors.clickhouse.store import Dsn, Store, StoreError
+from connectors.clickhouse.upgrade import Upgrade
 from tests.connectors.clickhouse.test_cluster import unreplicated
 
 client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
-run, on_cluster = client.command, []
+run, sent = client.command, []
 
 def command(text, *more, **options):
-    on_cluster.append(" ON CLUSTER events" in text)
+    sent.append(text)
     return run(unreplicated(text), *more, **options)
 
 client.command = command
-store = Store(Dsn(database="pairflow", host="server", port=8123), client, "events")
-store._migrate(create=True)
+dsn = Dsn(database="pairflow", host="server", port=8123)
+store = Store(dsn, client, "events")
+
+def upgrade():
+    sent.clear()
+    Upgrade(client, dsn, "events", None).run(create=True)
+"""
+
+
+def opened(folder: Path, code: str, *arguments: str) -> list[str]:
+    """Run code in which `store` is of a cluster; return the lines that it prints."""
+    (folder / "config.xml").write_text(f"<clickhouse>{cluster_of(1)}</clickhouse>")
+    path = f"{folder}/db?config-file={folder}/config.xml"
+    command = [sys.executable, "-c", OPENED + code, path, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def test_a_store_of_a_cluster_makes_and_fills_it(tmp_path: Path) -> None:
+    code = """
+upgrade()
+changes = [each for each in sent if each.startswith(("CREATE", "ALTER", "DROP"))]
+print(all(" ON CLUSTER events" in each for each in changes), len(changes) > 60)
 rows = pa.table({
     "market": ["spot"] * 3, "symbol": ["A", "B", "A"], "id": [1, 1, 2],
     "time": pa.array([0] * 3, pa.timestamp("us")),
@@ -287,19 +310,50 @@ rows = pa.table({
 for _ in range(2):
     store.insert("stored_trades", rows)
 print(store.query("SELECT count() FROM trades"), store.query("SELECT max(version) FROM schema_version"))
-print(sum(on_cluster))
 try:
-    store._migrate(create=True)  # whose tables are not replicated, without a Keeper
+    upgrade()  # whose tables are not replicated, without a Keeper
 except StoreError as error:
     print(error)
 """
-    path = f"{tmp_path}/db?config-file={tmp_path}/config.xml"
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    newest = max(int(file.name[:3]) for file in SCHEMA.glob("[0-9]*_*.sql"))
-    assert done.stdout.splitlines() == [
-        f"[(3,)] [({newest},)]",
-        str(len(DDL)),
+    assert opened(tmp_path, code) == [
+        "True True",
+        f"[(3,)] [({VERSION},)]",
         "the database server:8123/pairflow was made for one server: leave PAIRFLOW_CLICKHOUSE_CLUSTER empty, "
         "or name another database",
+    ]
+
+
+def test_an_older_database_of_a_cluster_is_upgraded_in_place(tmp_path: Path) -> None:
+    older = older_schema(tmp_path / "older")
+    code = """
+Upgrade._check_cluster = lambda self: None
+now, schema.FOLDER = schema.FOLDER, Path(sys.argv[2])
+upgrade()
+run("INSERT INTO pairflow.stored_pair_metrics (market, pair, time, z_score) SELECT 'spot', 'B/A', 1, 2.5")
+schema.FOLDER = now
+for _ in range(2):
+    upgrade()
+    tables = {"stored_pair_metrics", "stored_latest_pair_metrics", "alert_rules"}
+    print(sorted({each.split()[2] for each in sent if each.startswith("ALTER") and "COLUMN" in each
+                  and each.split()[2].removeprefix("pairflow.").removesuffix("_local") in tables}))
+run("INSERT INTO pairflow.stored_pair_metrics (market, pair, time, z_score, hurst)"
+    " SELECT 'spot', 'B/A', 2, 3.5, 0.5")
+for view in ("pair_metrics", "latest_pair_metrics"):
+    print(store.query(f"SELECT z_score, hurst FROM {view} ORDER BY time"))
+for table in ("stored_pair_metrics", "stored_pair_metrics_local", "stored_latest_pair_metrics_local"):
+    kinds = "SELECT groupArray((name, type, comment)) FROM system.columns WHERE table = {t:String}"
+    found = store.query(kinds, {"t": table})[0][0]
+    declared = schema.load().tables["stored_pair_metrics"].columns
+    print([tuple(each) for each in found] == [(each.name, each.type, each.comment) for each in declared])
+"""
+    assert opened(tmp_path, code, str(older)) == [
+        "['pairflow.alert_rules', 'pairflow.stored_latest_pair_metrics',"
+        " 'pairflow.stored_latest_pair_metrics_local', 'pairflow.stored_pair_metrics',"
+        " 'pairflow.stored_pair_metrics_local']",
+        "[]",
+        "[(2.5, 0.0), (3.5, 0.5)]",
+        "[(3.5, 0.5)]",
+        "True",
+        "True",
+        "True",
     ]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from connectors.clickhouse.schema import SCHEMA
+from connectors.clickhouse.schema import FOLDER
 from connectors.clickhouse.server import EmbeddedServer, api
 from connectors.clickhouse.server.http_handlers import http_handlers
 from connectors.clickhouse.sink import Columns
@@ -18,7 +18,7 @@ from tests.support.embedded_server import ask, rest
 
 
 def test_the_routes_of_a_clickhouse_server_are_these(server: EmbeddedServer, folder: Path) -> None:
-    text = (SCHEMA / "config.d" / "http_handlers.xml").read_text()
+    text = (FOLDER / "config.d" / "http_handlers.xml").read_text()
     assert text == http_handlers("pairflow"), "python -m connectors.clickhouse handlers makes it anew"
     bars, metrics = np.zeros(9, BAR), np.zeros(9, METRIC)
     bars["open_time"] = metrics["time"] = 1_700_000_000_000_000 + np.arange(9) * 60_000_000

@@ -1,10 +1,11 @@
--- Views behind the REST routes (connectors/clickhouse/api.py), parameterized: a ClickHouse server gives the same answers
--- to SELECT * FROM api_bars(symbol = 'BTCUSDT', ...), and over its own http_handlers. Applied like 001_tables.sql.
+-- Views behind the REST routes (connectors/clickhouse/server/api.py), most with parameters: a ClickHouse server gives the
+-- same answers to SELECT * FROM api_bars(symbol = 'BTCUSDT', ...), and over its own http_handlers.
 --
--- Each gives the last `row_limit` rows before `until`, oldest first. An empty market means that of the last run. Ordered
--- by the tail of the sorting key, so that ClickHouse reads from the end and stops after `row_limit` rows.
+-- Each returns the last `row_limit` rows before `until`, oldest first. An empty market means that of the last run. The
+-- inner query orders by the last columns of the sorting key, so that ClickHouse reads from the end and stops after
+-- `row_limit` rows.
 --
--- A name that no run has watched is an error which says what there is, and no empty answer.
+-- A name that no run has watched is an error that lists the known names, and not an empty answer.
 
 CREATE OR REPLACE VIEW known_names AS
 SELECT
@@ -24,6 +25,13 @@ SELECT
         arrayStringConcat(pairs, ', ')) AS pair_list
 FROM runs
 COMMENT 'What runs have watched, in one row';
+
+ALTER TABLE known_names
+    COMMENT COLUMN timeframes 'timeframes of all runs, as tick, 1s, 1m',
+    COMMENT COLUMN windows 'rolling windows of all runs',
+    COMMENT COLUMN methods 'estimators of the hedge ratio of all runs',
+    COMMENT COLUMN symbol_list 'the first 20 symbols in one text',
+    COMMENT COLUMN pair_list 'the first 20 pairs in one text';
 
 CREATE OR REPLACE VIEW api_ticks AS
 WITH (
@@ -105,7 +113,7 @@ ORDER BY time, window, method
 COMMENT 'Statistics of a pair';
 
 CREATE OR REPLACE VIEW table_sizes AS
--- In a cluster each shard has its part of a table, as <table>_local, and the whole of the others.
+-- In a cluster each shard has a part of the rows of some tables, in <table>_local, and all rows of the others.
 SELECT replaceRegexpAll(name, '^stored_|_local$', '') AS table,
     if(any(endsWith(name, '_local')), sum(total_rows), max(total_rows)) AS stored_rows,
     if(any(endsWith(name, '_local')), sum(total_bytes), max(total_bytes)) AS stored_bytes
@@ -115,6 +123,11 @@ WHERE database = currentDatabase() AND engine != 'Distributed'
 GROUP BY table
 ORDER BY table
 COMMENT 'How much is stored; rows written again count until they are merged';
+
+ALTER TABLE table_sizes
+    COMMENT COLUMN table 'name of the table',
+    COMMENT COLUMN stored_rows 'number of rows; a row that was written again counts until parts are merged',
+    COMMENT COLUMN stored_bytes 'bytes on disk';
 
 CREATE OR REPLACE VIEW api_status AS
 WITH
@@ -128,7 +141,7 @@ WITH
         WHERE name = 'pairflow_connection' AND time = sampled
     ) AS connections
 SELECT
-    -- Samples are taken every 5 s; an insert that waits for a slow store holds them up.
+    -- A sample is taken every 5 s, and later when an insert waits for a slow store.
     if(sampled > now64(3) - INTERVAL 15 SECOND, 'running', 'stopped') AS status,
     source, market, symbols, pairs,
     (SELECT timeframes FROM known_names) AS timeframes,
@@ -153,3 +166,15 @@ FROM runs
 ORDER BY runs.started DESC
 LIMIT 1
 COMMENT 'How the last run is doing: feed, buffers, what is stored';
+
+ALTER TABLE api_status
+    COMMENT COLUMN status 'running, or stopped: the last sample is older than 15 s',
+    COMMENT COLUMN timeframes 'timeframes of all runs',
+    COMMENT COLUMN updated 'time of the last sample; NULL if there is none',
+    COMMENT COLUMN messages_received 'messages of the exchange',
+    COMMENT COLUMN trades 'trades received',
+    COMMENT COLUMN lag_seconds 'from the end of the newest bar to when it was stored',
+    COMMENT COLUMN feed 'connections, age of the last message, reconnections, gaps and duplicates',
+    COMMENT COLUMN buffers 'what waits: received bytes, held trades, rows to store',
+    COMMENT COLUMN stored_rows 'number of rows by table',
+    COMMENT COLUMN stored_bytes 'bytes on disk of all tables';
