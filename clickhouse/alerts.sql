@@ -35,10 +35,10 @@ COMMENT 'Alert rules, written by users: INSERT INTO alert_rules (pair, threshold
 CREATE OR REPLACE VIEW watched_pairs AS
 SELECT * EXCEPT behind_seconds
 FROM latest_pair_metrics
--- A pair that is watched no more keeps its last row for ever.
+-- The last row of a pair that is no longer watched stays in the table.
 WHERE time > (SELECT max(time) FROM stored_latest_pair_metrics) - INTERVAL 1 HOUR
--- A full window rather than one that still fills; bars of a minute, or the nearest below, or above; the shortest window;
--- OLS where it is estimated.
+-- In this order: a full window before one that still fills; bars of a minute, or else the longest that are shorter, or
+-- else the shortest that are longer; the shortest window; OLS before other estimators.
 ORDER BY
     observations < window,
     multiIf(timeframe = 'tick', 4, timeframe = '1m', 0, endsWith(timeframe, 's'), 1, endsWith(timeframe, 'm'), 2, 3),
@@ -55,8 +55,8 @@ SELECT w.market AS market, w.pair AS pair, w.timeframe AS timeframe, w.window AS
     argMax(s.signal, s.time) AS last_signal,
     argMaxIf(s.signal, s.time, s.signal IN ('short', 'long')) AS last_entry,
     maxIf(s.time, s.signal IN ('short', 'long')) AS entered,
-    -- Grafana looks every 10 s: a position that came and went in between is held so long that it is seen. (Bars of more
-    -- than 10 s need that not: their positions last as long as a bar.)
+    -- Grafana asks every 10 s. A position that begins and ends in between is held for 25 s, so that Grafana sees it.
+    -- (Positions of bars of more than 10 s last at least as long as a bar.)
     last_signal IN ('short', 'long') OR entered > now64(6) - INTERVAL 25 SECOND AS held,
     multiIf(NOT held, 0, last_entry = 'short', -1, 1) AS position
 FROM watched_pairs AS w
@@ -65,7 +65,7 @@ LEFT JOIN
     SELECT market, pair, timeframe, window, method, time, signal FROM stored_latest_signals FINAL
 ) AS s USING (market, pair, timeframe, window, method)
 GROUP BY market, pair, timeframe, window, method
-COMMENT 'Where the signals of each watched pair stand: position -1 is short of the spread, 1 long, 0 flat';
+COMMENT 'Position of each watched pair by its signals: -1 is short of the spread, 1 long, 0 flat';
 
 ALTER TABLE pair_positions
     COMMENT COLUMN last_signal 'last signal of the pair: short, long or exit',
@@ -138,7 +138,7 @@ LEFT JOIN
         AND NOT holds(m.statistics[indexOf(metrics, r.metric)], r.condition, r.threshold)
     GROUP BY rule, market, pair, timeframe, window, method
 ) AS broken USING (rule, market, pair, timeframe, window, method)
-COMMENT 'Every enabled alert rule on every pair it fits: its value now, and firing = 1 where the condition held for_seconds long';
+COMMENT 'Each enabled alert rule on each series that it fits: the newest value, and firing = 1 if the condition has held for_seconds';
 
 ALTER TABLE alert_states
     COMMENT COLUMN rule 'id of the rule',

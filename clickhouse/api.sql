@@ -24,7 +24,7 @@ SELECT
     if(length(pairs) > 20, concat(arrayStringConcat(arraySlice(pairs, 1, 20), ', '), ' ..'),
         arrayStringConcat(pairs, ', ')) AS pair_list
 FROM runs
-COMMENT 'What runs have watched, in one row';
+COMMENT 'Symbols, pairs, timeframes, windows and methods of all runs, in one row';
 
 ALTER TABLE known_names
     COMMENT COLUMN timeframes 'timeframes of all runs, as tick, 1s, 1m',
@@ -122,7 +122,7 @@ WHERE database = currentDatabase() AND engine != 'Distributed'
     AND table IN ('trades', 'bars', 'pair_metrics', 'signals', 'gaps', 'alert_rules', 'runs')
 GROUP BY table
 ORDER BY table
-COMMENT 'How much is stored; rows written again count until they are merged';
+COMMENT 'Number of rows and bytes of each table; a row that was written again counts until parts are merged';
 
 ALTER TABLE table_sizes
     COMMENT COLUMN table 'name of the table',
@@ -165,7 +165,7 @@ SELECT
 FROM runs
 ORDER BY runs.started DESC
 LIMIT 1
-COMMENT 'How the last run is doing: feed, buffers, what is stored';
+COMMENT 'State of the last run: feed, buffers, what is stored';
 
 ALTER TABLE api_status
     COMMENT COLUMN status 'running, or stopped: the last sample is older than 15 s',

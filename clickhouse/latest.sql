@@ -25,7 +25,7 @@ ORDER BY time DESC, version DESC LIMIT 1 BY market, pair, timeframe, window, met
 CREATE OR REPLACE VIEW latest_pair_metrics AS
 SELECT *, dateDiff('second', time, max(time) OVER (PARTITION BY market, timeframe)) AS behind_seconds
 FROM stored_latest_pair_metrics FINAL
-COMMENT 'Newest statistics of each pair; behind_seconds: how much older they are than the newest of their timeframe';
+COMMENT 'Newest statistics of each series; behind_seconds: how much older they are than the newest of their timeframe';
 
 ALTER TABLE latest_pair_metrics
     COMMENT COLUMN behind_seconds 'seconds from this row to the newest row of its market and timeframe';
@@ -46,4 +46,4 @@ CREATE OR REPLACE VIEW latest_signals AS
 SELECT * FROM stored_latest_signals FINAL
 ORDER BY time DESC
 LIMIT 1 BY market, pair, timeframe, window, method
-COMMENT 'State of each pair: its last signal, and since when';
+COMMENT 'Last signal of each series, and its time';

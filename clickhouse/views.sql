@@ -37,13 +37,13 @@ SELECT market, pair, timeframe, window, method, time, signal, z_score, hedge_rat
     version, source
 FROM stored_signals FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1
-COMMENT 'Changes of signal of the spread: short, long, exit';
+COMMENT 'Changes of the signal of the spread: short, long, exit';
 
 CREATE OR REPLACE VIEW gaps AS
 SELECT market, symbol, first_id, last_id, last_id - first_id + 1 AS missing, detected, repaired, restored, cause, repair,
     version, source
 FROM stored_gaps FINAL
-COMMENT 'Stretches of ids that did not arrive by themselves, and how each ended';
+COMMENT 'Ranges of ids that did not arrive from the stream, and how each gap ended';
 
 ALTER TABLE gaps
     COMMENT COLUMN missing 'number of ids that did not arrive from the stream';
@@ -68,7 +68,7 @@ SELECT *,
     log(close / previous_close) AS log_return
 FROM bars
 WINDOW w AS (PARTITION BY market, symbol, timeframe ORDER BY open_time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
-COMMENT 'Bars with their returns over the bar before, NULL for the first; name symbol and timeframe, or all history is read';
+COMMENT 'Bars with their returns over the previous bar, NULL for the first; without conditions on symbol and timeframe all history is read';
 
 ALTER TABLE bar_returns
     COMMENT COLUMN previous_close 'close of the bar before; NULL for the first',

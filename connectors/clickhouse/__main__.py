@@ -6,7 +6,7 @@
     python -m connectors.clickhouse export bars --symbol BTCUSDT --timeframe 1m --format csv -o bars.csv
     python -m connectors.clickhouse serve data
 
-They work while the flow runs, by asking its server, and when it does not, by opening the folder.
+While the flow runs they ask its server; otherwise they open the folder.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from connectors.clickhouse.store import (
 _CHUNK = 1 << 20
 _FORMATS = {"csv": "CSVWithNames", "parquet": "Parquet", "jsonl": "JSONEachRow"}
 
-# How a table's rows are chosen (what, timeframe, time) and ordered: by the sorting key, as ClickHouse then
-# streams them and never sorts: 6 million trades in less than 100 MB, against 300 to 900 MB by any other
-# order.
+# By which columns the rows of a table are chosen (symbol or pair, timeframe, time), and in which order they
+# are written: that of the sorting key, in which ClickHouse streams rows without sorting them. Six million
+# trades then take less than 100 MB of memory, and 300 to 900 MB in any other order.
 _TABLES = {
     "trades": ("symbol", None, "time", "market, symbol, id"),
     "bars": ("symbol", "timeframe", "open_time", "market, symbol, timeframe, open_time"),
@@ -61,7 +61,7 @@ _ALIASES = {"metrics": "pair_metrics"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    :arg arguments: Of the command line; None takes the process's own.
+    :arg arguments: Of the command line; None: those of this process.
     :returns: The exit code.
     """
     parser = argparse.ArgumentParser(
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{ex}\n")
         return 1
     except BrokenPipeError:
-        # The reader, head for one, has enough. Python would complain once more when it flushes at exit.
+        # The reader, as head, has closed the pipe. Python would report it again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _setting(name: str) -> str:
-    """Read a setting as the flow does, so that commands find the flow's store."""
+    """Read a setting as the flow does, so that commands find its store."""
     if value := os.environ.get(f"PAIRFLOW_{name.upper()}"):
         return value
     try:
@@ -132,7 +132,7 @@ def _setting(name: str) -> str:
 
 
 def _default_dsn() -> str:
-    """Name the store of the settings; else that of the flow that runs here, by make run or make demo."""
+    """Return the store of the settings or, if they name none, that of make run or make demo."""
     if named := _setting("clickhouse"):
         return named
     folders = [folder for folder in (Path("data"), Path("data-demo")) if folder.exists()]
@@ -230,7 +230,7 @@ def _time(text: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _output(path: str | None) -> Iterator[IO[bytes]]:
-    """Open the file to write; it takes its name only once it is complete."""
+    """Open the file to write; it gets its name when it is complete."""
     if path is None or path == "-":
         yield sys.stdout.buffer
         sys.stdout.flush()
@@ -248,7 +248,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 
 
 class _Progress:
-    """Shows on a terminal how far an export is."""
+    """Shows on a terminal how many rows of an export are written."""
 
     def __init__(self, rows: int) -> None:
         self._total = rows
@@ -270,7 +270,7 @@ class _Progress:
 
 
 class _Embedded:
-    """Answers from a folder that this process opened itself, so that writing is possible too."""
+    """Answers from a folder that this process opened itself, so that it may write, too."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -284,7 +284,7 @@ class _Embedded:
             if streamed:
                 yield from pieces(connection, sql, form, parameters)
             else:
-                # The query may name a format of its own, so its answer is taken as it is.
+                # The query may name a format, so its answer is not changed.
                 yield connection.query(sql, form, params=parameters).bytes()
         except Exception as ex:
             raise explain(ex, self._store.dsn, "running the query") from ex
@@ -333,10 +333,10 @@ def _source(dsn: str) -> Iterator[_Embedded | _Http]:
 
 
 def _served(dsn: Dsn, in_use: StoreInUseError) -> _Http:
-    """Find the server of the process that has the folder open."""
+    """Return the server of the process that has the folder open."""
     url = os.environ.get("PAIRFLOW_SERVER_URL") or f"http://127.0.0.1:{_setting('http_port') or 8123}"
     source = _Http(url, dsn)
-    # Some other store may be served at that address.
+    # The server at that address may have another store open.
     sql = "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'runs'"
     try:
         path = b"".join(source.ask(sql, {}, "TSVRaw", streamed=True)).decode()

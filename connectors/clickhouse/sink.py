@@ -11,9 +11,9 @@ sink = ClickHouseSink(
 op.output("store", rows, sink)  # rows: a keyed stream of records.TableRows
 ```
 
-Rows are collected over a flush interval and stored, at the latest, when Bytewax takes a snapshot: an epoch
-is committed only after the rows it emitted are stored. Writing a row twice changes nothing (see the schema),
-so a restart may repeat the last epoch freely.
+Rows are collected for a flush interval. They are stored at the latest when Bytewax takes a snapshot, so that
+an epoch is committed only after its rows are stored. Writing a row twice changes nothing (see
+``clickhouse/tables.sql``), so a restart may repeat the last epoch.
 """
 
 from __future__ import annotations
@@ -47,24 +47,25 @@ from kernels.records import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# ClickHouse's guidance is blocks of 10,000 to 100,000 rows, about one insert a second.
+# ClickHouse recommends 10,000 to 100,000 rows an insert, and about one insert a second.
 _ROWS_PER_INSERT = 100_000
 
-# Collected rows are bounded by what they take in memory: 2 million trades.
+# Memory for collected rows: that of 2 million trades.
 _MOST_BYTES = 128_000_000
 
-# Between attempts: doubled from the first to the last. A server restarts in some seconds.
+# Seconds between attempts, doubled each time from the first to the last. A server restarts in some seconds.
 _FIRST_DELAY = 0.1
 _LAST_DELAY = 5.0
 
-# Once asked to stop; supervisors kill a process some 10 seconds after asking it.
+# For how long attempts are repeated after the flow was asked to stop. Supervisors kill a process about 10
+# seconds after they asked it to stop.
 _STOPPING_SECONDS = 5.0
 
 log = structlog.get_logger()
 
 
 class Columns:
-    """Turns blocks into Arrow tables with the columns of the store, indexes into names.
+    """Converts blocks to Arrow tables with the columns of the store, and indexes to names.
 
     :arg symbols: The run's symbol table.
     :arg pairs: The run's pair table, ``Y/X``.
@@ -169,7 +170,7 @@ def _times(values: NDArray[np.int64]) -> pa.Array:
 
 
 def _names(indexes: NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Array:
-    """Arrow's dictionary encoding is what LowCardinality columns take without looking at the rows."""
+    """Encode by a dictionary, which ClickHouse takes for a LowCardinality column without reading the rows."""
     import pyarrow as pa
 
     return pa.DictionaryArray.from_arrays(
@@ -184,18 +185,18 @@ def _timeframes(lengths: NDArray[np.int64]) -> pa.Array:
 
 @dataclass
 class SinkStatus:
-    """What a sink has done and what it waits for, to be read at any time.
+    """What a sink has done and what it waits for; it may be read at any time.
 
     :arg rows_written: Rows stored, by table.
-    :arg rows_waiting: Rows taken and not stored yet.
-    :arg inserts: Inserts done.
-    :arg last_insert_seconds: How long the last one took.
-    :arg last_error: Why the last attempt failed; empty once one succeeded.
-    :arg failing_since: Unix time of the first failure since the last success; 0 while all is well.
-    :arg retries: Attempts repeated so far.
-    :arg inserts_by_table: Inserts done, by table.
-    :arg insert_seconds: Time that inserts took in all, by table.
-    :arg bar_lag_seconds: From the end of the newest bar to when it was stored; NaN before the first.
+    :arg rows_waiting: Rows that the sink has received and not stored yet.
+    :arg inserts: Number of inserts.
+    :arg last_insert_seconds: How long the last insert took.
+    :arg last_error: Why the last attempt failed; empty after a success.
+    :arg failing_since: Unix time, s, of the first failure since the last success; 0 after a success.
+    :arg retries: Number of repeated attempts.
+    :arg inserts_by_table: Number of inserts, by table.
+    :arg insert_seconds: Total time of inserts, by table.
+    :arg bar_lag_seconds: From the end of the newest bar to when it was stored; NaN before the first bar.
     """
 
     rows_written: Counter[str] = field(default_factory=Counter)
@@ -211,11 +212,11 @@ class SinkStatus:
 
 
 class _Writer:
-    """Stores blocks in a thread of its own, so that the flow goes on meanwhile.
+    """Stores blocks in a thread of its own, so that the flow does not wait for inserts.
 
-    Attempts that fail for a passing reason are repeated, with the same rows, until they succeed: an insert
-    whose answer was lost and that is sent again leaves each row once. Meanwhile blocks are collected up to a
-    bound, and then the flow waits.
+    An attempt that fails for a temporary reason is repeated with the same rows until it succeeds: if an
+    insert is repeated because its answer was lost, each row is still there once. Meanwhile blocks are
+    collected up to a limit, and then the flow waits.
     """
 
     def __init__(
@@ -240,9 +241,9 @@ class _Writer:
         self._thread.start()
 
     def put(self, table: str, block: Block) -> None:
-        """Take a block; wait while too many bytes are waiting.
+        """Take a block; wait while the memory for collected rows is full.
 
-        :raises StoreError: If storing has failed for good.
+        :raises StoreError: If storing failed for a reason that is not temporary.
         """
         with self._changed:
             self._wait_for(lambda: self._bytes < _MOST_BYTES)
@@ -256,9 +257,9 @@ class _Writer:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all that was taken is stored.
+        """Wait until all blocks are stored.
 
-        :raises StoreError: If storing has failed for good.
+        :raises StoreError: If storing failed for a reason that is not temporary.
         """
         with self._changed:
             if self._blocks or self._busy:
@@ -267,7 +268,7 @@ class _Writer:
             self._wait_for(lambda: not (self._blocks or self._busy))
 
     def close(self) -> None:
-        """Store what is left, without patience, and end the thread."""
+        """Store the remaining blocks, with few attempts, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -276,7 +277,7 @@ class _Writer:
     def _wait_for(self, done: Callable[[], bool]) -> None:
         stopping_seconds = 0.0
         while not self._changed.wait_for(lambda: done() or self._failure is not None, timeout=0.5):
-            # An attempt may hang for minutes in a server that takes it and does not answer.
+            # An attempt may wait for minutes for a server that accepts it and does not answer.
             stopping_seconds += 0.5 if self._is_stopping() else 0.0
             if stopping_seconds > 2 * _STOPPING_SECONDS:
                 msg = f"{self._status.rows_waiting} rows are not stored, as the store does not answer"
@@ -288,7 +289,7 @@ class _Writer:
         return self._closing or self._stop_retrying.is_set()
 
     def _rest(self, seconds: float) -> None:
-        """Sleep, but not on when stopping_seconds."""
+        """Sleep, but no longer than until the flow is asked to stop."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(_FIRST_DELAY)
@@ -311,13 +312,13 @@ class _Writer:
                 self._changed.notify_all()
 
     def _next(self) -> dict[str, list[Block]]:
-        """Wait for blocks worth an insert; empty when there will be no more."""
+        """Wait until there are blocks to store; return none when the sink is closed."""
         with self._changed:
             while not (self._closing or (self._blocks and self._is_due())):
                 left = self._since + self._flush_interval - time.monotonic() if self._blocks else None
                 self._changed.wait(left)
             blocks, self._blocks = self._blocks, {}
-            # What is being stored counts no more against the bound: as much again is collected meanwhile.
+            # Rows that are being stored no longer count: as many more may be collected meanwhile.
             self._rows = self._bytes = 0
             self._busy = bool(blocks)
             self._flushing = False
@@ -391,8 +392,9 @@ class _StorePartition(StatefulSinkPartition[TableRows, None]):
 class ClickHouseSink(FixedPartitionedSink[TableRows, None]):
     """Write `records.TableRows` to the tables of a store, in one partition.
 
-    Failures that may pass (no answer, a restart, a full disk) are waited out, as long as it takes; `status`
-    says what for. Others stop the flow with a `StoreError`; rows not stored then are emitted again on resume.
+    After a temporary failure (no answer, a restart, a full disk) the sink tries again until it succeeds, and
+    `status` says why it waits. Any other failure stops the flow with a `StoreError`; rows that are not stored
+    are emitted again when the flow resumes.
 
     :arg dsn: ``chdb:///path`` or ``clickhouse://user:password@host:8123/database``.
     :arg market: spot or usdm.
@@ -400,8 +402,8 @@ class ClickHouseSink(FixedPartitionedSink[TableRows, None]):
     :arg symbols: The run's symbol table.
     :arg pairs: The run's pair table, ``Y/X``.
     :arg flush_interval: Seconds over which rows are collected; a snapshot stores them earlier.
-    :arg settings: The run's settings, free of secrets, kept in ``runs``.
-    :arg cluster: Of which the server is one; "" for none.
+    :arg settings: The run's settings without secrets, which are kept in ``runs``.
+    :arg cluster: Name of the cluster that the server belongs to; "" for none.
     """
 
     def __init__(
@@ -426,10 +428,10 @@ class ClickHouseSink(FixedPartitionedSink[TableRows, None]):
         self._stop_retrying = threading.Event()
 
     def stop_retrying(self) -> None:
-        """Lose patience: from now on a failure is waited out for a few seconds only.
+        """From now on repeat failed attempts for a few seconds only.
 
-        To be called when the flow is asked to stop, which would else wait for a store that does not answer.
-        Safe in a signal handler.
+        To be called when the flow is asked to stop, so that it does not wait for a store that does not
+        answer. It may be called in a signal handler.
         """
         self._stop_retrying.set()
 
@@ -451,7 +453,7 @@ class ClickHouseSink(FixedPartitionedSink[TableRows, None]):
         def insert(table: str, rows: Block) -> None:
             nonlocal stream
             if table == "trades" and not stream:
-                # An aggregate counts by ids of its own.
+                # Ids of aggregate trades are other numbers than those of trades.
                 kind = "trade" if (rows["id"] == rows["first_id"]).all() else "aggTrade"
                 store.check_stream(self._run["market"], kind)
                 stream = kind

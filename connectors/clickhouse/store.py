@@ -54,22 +54,22 @@ __all__ = [
 ]
 
 DATABASE = "pairflow"
-"""Database used where the DSN names none."""
+"""Database of a store whose DSN names none."""
 
 SIMULATED = frozenset({"simulator"})
-"""Sources whose prices are invented. A store holds rows of these or of the others, never of both."""
+"""Sources whose prices are invented. A store has rows of these or of the other sources, never of both."""
 
 _ROW_TABLES = ("stored_trades", "stored_bars", "stored_pair_metrics", "stored_signals")
 
-# A server that is there answers a connection attempt within milliseconds; more than this is a wrong address.
+# A server accepts a connection within milliseconds; after this time the address is taken to be wrong.
 _CONNECT_SECONDS = 10
 
-# Errors of ClickHouse that a repetition may not meet: timeouts, too many queries or parts, memory, read-only
-# replicas, unknown status of an insert, cancelled, file system, keeper, overload.
+# Errors of ClickHouse that may be gone at the next attempt: timeouts, too many queries or parts, memory,
+# read-only replicas, unknown status of an insert, cancellation, file system, Keeper, overload.
 _PASSING = frozenset({74, 75, 76, 159, 160, 202, 209, 210, 225, 241, 242, 252, 279, 285, 286, 319, 364, 394})
 _PASSING |= {425, 458, 479, 499, 631, 745, 999, 1000, 1001, 1002}
 
-# clickhouse-connect logs what it also raises; without a handler Python would print it to stderr.
+# clickhouse-connect logs the errors that it raises; without a handler Python would print them to stderr.
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 
@@ -79,7 +79,7 @@ class Dsn:
 
     :arg path: Folder of an embedded store; None for a server.
     :arg host: Name or address of the server, with ``port`` and ``secure`` (TLS).
-    :arg database: Database in which the tables live.
+    :arg database: Database of the tables.
     """
 
     database: str
@@ -154,7 +154,7 @@ def _folder(dsn: str, expected: str) -> str:
 class Store:
     """An open store.
 
-    Thread-safe as clickhouse-connect's client is: calls of one store run one after another.
+    It may be used from several threads, as clickhouse-connect's client: calls run one after another.
     """
 
     def __init__(self, dsn: Dsn, client: Client, cluster: str = "") -> None:
@@ -164,13 +164,13 @@ class Store:
 
     @classmethod
     def open(cls, dsn: str, *, source: str | None = None, create: bool = True, cluster: str = "") -> Store:
-        """Connect, bring the schema up to date and check that the source fits what is stored.
+        """Connect, bring the schema up to date, and check that the store has rows of the same kind of source.
 
         :arg dsn: ``chdb:///path`` or ``clickhouse://user:password@host:8123/database``.
-        :arg source: Where the rows to come are from (binance, simulator, recording, archive);
-            None to read only.
-        :arg create: False: raise if there is no store yet, instead of creating one.
-        :arg cluster: Of which the server is one, as `connectors.clickhouse.cluster` has it; "" for none.
+        :arg source: Source of the rows that will be written (binance, simulator, recording, archive); None if
+            the store is only read.
+        :arg create: False: raise an error if there is no store yet, and do not create one.
+        :arg cluster: Name of the cluster that the server belongs to; "" for none.
         :returns: The store.
         :raises StoreError: With one line for the user.
         """
@@ -197,21 +197,21 @@ class Store:
         return store
 
     def insert(self, table: str, rows: pa.Table) -> None:
-        """Write rows; on return they are stored.
+        """Write rows; they are stored when this returns.
 
-        :arg table: Name of a table, with columns named as in ``rows``.
-        :arg rows: The rows; any number, best 10,000 or more at once.
+        :arg table: Name of a table with the columns of ``rows``.
+        :arg rows: Any number of rows; 10,000 or more at once are written fastest.
         :raises StoreError: If they could not be written.
         """
         with self._explained(f"writing {rows.num_rows} rows to {table}"):
-            # Servers would else gather inserts in memory first, on by default since ClickHouse 26.3.
+            # By default, since ClickHouse 26.3, servers first collect inserts in memory.
             settings = {"async_insert": "0"}
             if table in ("stored_trades", "stored_pair_metrics"):
-                # Keys are looked at when rows are read; to do so here, too, costs a tenth of an insert of
-                # trades, and a third of one of statistics.
+                # Rows with the same key are removed when they are read. To do it here, too, costs a tenth of
+                # the time of an insert of trades, and a third of that of statistics.
                 settings["optimize_on_insert"] = "0"
             if self.cluster:
-                # A Distributed table would else answer before the rows have reached their shards.
+                # By default a Distributed table answers before the rows are in their shards.
                 settings["distributed_foreground_insert"] = "1"
             self.client.insert_arrow(table, rows, database=self.dsn.database, settings=settings)
 
@@ -237,7 +237,7 @@ class Store:
         pairs: Sequence[str],
         settings: Mapping[str, Any],
     ) -> str:
-        """Write down in ``runs`` that a run started.
+        """Add a row to ``runs`` for a run that starts.
 
         :arg settings: The run's settings, free of secrets.
         :returns: The run's identifier.
@@ -266,10 +266,10 @@ class Store:
         return run
 
     def check_stream(self, market: str, stream: str) -> None:
-        """Refuse trades and aggregate trades of one market together: what either says, the other says again.
+        """Refuse to store trades and aggregate trades of the same market: each trade would be counted twice.
 
         :arg market: spot or usdm.
-        :arg stream: trade or aggTrade: of the trades to come.
+        :arg stream: Stream of the trades that will be written: trade or aggTrade.
         :raises StoreError: If trades of the other stream are stored.
         """
         sql = "SELECT id = first_id FROM stored_trades WHERE market = {market:String} LIMIT 1"
@@ -324,7 +324,7 @@ class Store:
 
     def _check_source(self, source: str) -> None:
         """Refuse to mix real and simulated prices."""
-        # Any row tells: a store never holds both kinds, so this reads one row a table.
+        # One row of each table is enough, as a store never has both kinds.
         parts = " UNION ALL ".join(f"(SELECT source FROM {table} LIMIT 1)" for table in _ROW_TABLES)  # noqa: S608
         for (stored,) in self.client.query(parts).result_rows:
             if (stored in SIMULATED) != (source in SIMULATED):
@@ -338,9 +338,9 @@ class Store:
 
 
 def explain(ex: Exception, dsn: Dsn, doing: str) -> StoreError:
-    """Turn what the driver raised into one line for the user.
+    """Turn an exception of the driver into an error of one line for the user.
 
-    :arg ex: What was raised.
+    :arg ex: The exception.
     :arg dsn: Which store.
     :arg doing: What was being done, as in "writing 5 rows to trades".
     :returns: The error to raise.
@@ -381,7 +381,7 @@ def _connect(dsn: Dsn) -> Client:
 
     try:
         if dsn.path is not None:
-            # Merges give way to the flow and to those who ask: all share the cores.
+            # Merges share the cores with the flow and with queries, which go first.
             path = f"{dsn.path}?os_threads_nice_value_merge_mutate=19"
             return clickhouse_connect.get_client(interface="chdb", path=path)
         return clickhouse_connect.get_client(
@@ -391,7 +391,7 @@ def _connect(dsn: Dsn) -> Client:
             username=dsn.user,
             password=dsn.password,
             connect_timeout=_CONNECT_SECONDS,
-            # A session is locked while a query of it runs: a repeated insert would be refused, not repeated.
+            # A session is locked while a query of it runs, so a repeated insert would be refused.
             autogenerate_session_id=False,
         )
     except (ClickHouseError, OSError) as ex:
@@ -399,16 +399,16 @@ def _connect(dsn: Dsn) -> Client:
 
 
 def _merge_when_idle() -> None:
-    """Let the engine's merges run where a core has nothing else to do, on systems that know this.
+    """Let the engine's merges run only on a core that has nothing else to do, where the system can do this.
 
-    A thread that is only nice keeps its core for some milliseconds from one that wakes up, and keeps others
-    from being moved there. Merges that fall behind for long are caught up with: the engine slows inserts down
+    With a low priority alone, a merge keeps its core for some milliseconds when another thread wakes up, and
+    the system moves no other thread there. If merges fall behind for long, the engine slows inserts down,
     from 1,000 parts on.
     """
     if not hasattr(os, "SCHED_IDLE"):
         return
     for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # a thread may end meanwhile
+        with suppress(OSError):  # the thread may have ended
             if (task / "comm").read_text().startswith("MergeMutate"):
                 os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
 

@@ -31,6 +31,11 @@ _DOING = "preparing the database"
 _LEAST_FREE_BYTES = 20_000_000
 
 
+# For embedded stores: no query here uses statistics of columns, and to keep them takes a seventh of the time
+# of a replay. Servers keep what their owner chose, and older ones do not know the setting.
+_NO_STATISTICS = "MODIFY SETTING auto_statistics_types = ''"
+
+
 class Upgrade:
     """Brings one database to the schema of this program.
 
@@ -144,8 +149,10 @@ class Upgrade:
                 continue
             for each in self._cluster.rewrite(statement.text) if self._cluster else [statement.text]:
                 self._client.command(each)
-            if statement.kind is Kind.TABLE:
+            if statement.kind is Kind.TABLE and statement.name in existing:
                 self._bring_up_to_date(self._schema.tables[statement.name])
+            elif statement.kind is Kind.TABLE and self._folder is not None:
+                self._alter(statement.name, [_NO_STATISTICS])
             elif statement.kind is Kind.MATERIALIZED and statement.name in existing:
                 self._modify_query(statement)
         self._comment_views()
@@ -178,9 +185,7 @@ class Upgrade:
         if comment != table.comment:
             yield f"MODIFY COMMENT {_quoted(table.comment)}"
         if self._folder is not None and "auto_statistics_types" not in definition:
-            # No query here uses statistics of columns, and to keep them takes a seventh of the time of a
-            # replay. Servers keep what their owner chose; older ones do not know the setting.
-            yield "MODIFY SETTING auto_statistics_types = ''"
+            yield _NO_STATISTICS
 
     def _column_changes(self, table: Table, name: str, *, is_stored: bool) -> Iterator[str]:
         """Compare columns; a Distributed table has no codecs and defaults of its own."""

@@ -68,7 +68,7 @@ def inserted_rules(sql: str, database: str) -> list[dict[str, Any]] | None:
 
     :arg sql: A statement.
     :arg database: In which the table is.
-    :returns: The rules, or None where the statement is another.
+    :returns: The rules, or None for another statement.
     :raises RequestError: If it cannot be read.
     """
     found = _INSERT.fullmatch(sql)
@@ -95,14 +95,14 @@ def deleted_rules(sql: str, database: str) -> str | None:
 
     :arg sql: A statement.
     :arg database: In which the table is.
-    :returns: What stands behind WHERE, or None where the statement is another.
+    :returns: The text after WHERE, or None for another statement.
     """
     found = _DELETE.fullmatch(sql)
     return found["where"] if found is not None and (found["database"] or database) == database else None
 
 
 def _tuples(text: str) -> Iterator[list[str | float | bool]]:
-    """Read ``('a', 1), ('b', 2)``: literals alone, nothing is evaluated."""
+    """Read ``('a', 1), ('b', 2)``: only literals, as nothing is evaluated."""
     at = 0
     while at < len(text):
         row: list[str | float | bool] = []

@@ -5,8 +5,8 @@ r"""The REST routes of the embedded server: ``/api/v1/...``.
     curl -X POST -H 'Content-Type: application/json' -d '{"pair": "ETHUSDT/BTCUSDT", "threshold": 2.5}' \
         http://127.0.0.1:8123/api/v1/alerts
 
-A route is a line of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/api.sql``) and its
-parameters. The handler and ``openapi.json`` are made from the same line.
+A route is an entry of `ROUTES`: its path, its SQL (a parameterized view of ``clickhouse/api.sql``) and its
+parameters. Handlers, ``openapi.json`` and the configuration of a server are made from these entries.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from pathlib import Path
 PREFIX = "/api/v1"
 
 DOCS = Path(__file__).with_name("docs.html")
-"""Page that shows the routes and tries them."""
+"""A page that shows the routes and lets a user try them."""
 
 MOST_ROWS = 100_000
-"""Rows of one answer at most."""
+"""The largest number of rows in one answer."""
 
 FORMATS = {"json": "JSONEachRow", "ndjson": "JSONEachRow", "csv": "CSVWithNames", "parquet": "Parquet"}
-"""Names of formats in URLs, and ClickHouse's."""
-
+"""Names of formats in URLs, with the name that ClickHouse has for each."""
 
 ANSWER = {"date_time_output_format": "iso", "output_format_json_escape_forward_slashes": "0"}
-"""Settings under which rows are written."""
+"""Settings of every answer."""
 
-_ARRAY = {"output_format_json_array_of_rows": "1"}  # makes one JSON document of them
+# Makes one JSON document of the rows.
+_ARRAY = {"output_format_json_array_of_rows": "1"}
 
-SQL_NAMES = {"from": "since", "to": "until", "limit": "row_limit"}  # where a parameter has another name there
+SQL_NAMES = {"from": "since", "to": "until", "limit": "row_limit"}
+"""Parameters of URLs that have another name in SQL."""
 
 
 class RequestError(ValueError):
-    """Say in one line what is wrong with a request."""
+    """What is wrong with a request, in one line."""
 
 
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a route.
 
-    :arg name: In the URL.
+    :arg name: Its name in the URL.
     :arg kind: string, integer or time.
-    :arg default: Used where it is left out.
-    :arg pattern: What the text must look like.
-    :arg about: What it chooses.
+    :arg default: Its value if it is left out.
+    :arg pattern: A regular expression that the text has to match.
+    :arg about: What it chooses, for errors and the description.
     """
 
     name: str
@@ -59,10 +60,11 @@ class Parameter:
     about: str
 
     def read(self, text: str | None) -> str:
-        """Check a text given for it.
+        """Check the text that was given.
 
+        :arg text: From the URL; None if it is left out.
         :returns: The value, as ClickHouse reads it.
-        :raises RequestError: If it does not fit.
+        :raises RequestError: If the text does not match.
         """
         if text is None:
             return self.default
@@ -78,7 +80,7 @@ class Parameter:
 
 
 def _is_time(text: str) -> bool:
-    """Tell whether it is in the calendar, which ClickHouse does not mind."""
+    """Tell whether the date exists: ClickHouse would accept 2024-02-31."""
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -115,11 +117,11 @@ def _limit(default: int) -> Parameter:
 class Route:
     """A route that answers with rows.
 
-    :arg path: Below `PREFIX`, with ``{names}``.
-    :arg summary: What it gives.
-    :arg sql: What it asks.
-    :arg parameters: Of path and query.
-    :arg one: Whether there is one row, which is then an object instead of an array of them.
+    :arg path: Its path below `PREFIX`, with ``{names}`` of parameters.
+    :arg summary: What the rows are.
+    :arg sql: The query.
+    :arg parameters: Of its path and its query string.
+    :arg one: Whether the answer is one row, written as an object and not as an array of objects.
     """
 
     path: str
@@ -129,17 +131,19 @@ class Route:
     one: bool = False
 
     def settings(self, form: str = "json") -> dict[str, str]:
-        """Return the settings under which its rows are written.
+        """Return the settings of an answer.
 
-        :arg form: Of `FORMATS`.
+        :arg form: One of `FORMATS`.
         """
         return ANSWER if self.one or form != "json" else {**ANSWER, **_ARRAY}
 
     def bind(self, path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
         """Read the parameters of a request.
 
+        :arg path: Parameters in the path.
+        :arg query: Parameters in the query string.
         :returns: The values of the parameters of `sql`.
-        :raises RequestError: If one is unknown or does not fit.
+        :raises RequestError: If a parameter is unknown or its text does not match.
         """
         known = {parameter.name for parameter in self.parameters} | {"format"}
         if unknown := sorted(set(query) - known):
@@ -156,7 +160,7 @@ _RANGE_SQL = (
     "since = {since:String}, until = {until:String}, row_limit = {row_limit:UInt64}, market = {market:String}"
 )
 
-# The texts put together here are constants; what a request gives are parameters.
+# Only constants are put together to SQL here: what a request gives becomes a parameter.
 ROUTES = (
     Route("/", "The same as status.", "SELECT * FROM api_status", one=True),
     Route(

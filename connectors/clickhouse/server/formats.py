@@ -1,8 +1,8 @@
-"""Results of chDB, piece by piece, in any format that can be made so.
+"""Answers of chDB in each format, piece by piece where the format allows it.
 
-chDB writes each block of a streamed result as a document of its own. Formats of lines can simply be joined,
-once the names that each block repeats are cut off; Arrow and Parquet are written anew from the blocks;
-everything else (JSON, XML, pretty tables) has to be made whole, in memory.
+chDB writes each block of a streamed result as a document of its own. Blocks of formats that have a row on
+each line are joined after the names that each block repeats are cut off. Arrow and Parquet are written again
+from the blocks. All other formats (JSON, XML, pretty tables) have to be made as a whole, in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from connectors.clickhouse.server.connections import Connection
 from connectors.clickhouse.server.native import reframe
 
-# Formats of lines, and how many lines of names and types stand at the start of each block.
+# Formats whose blocks can be joined, with the number of lines of names and types at the start of each block.
 _LINES = dict.fromkeys(
     (
         *("Native", "RowBinary", "TSKV", "JSONEachRow", "NDJSON", "JSONLines", "JSONL", "JSONStringsEachRow"),
@@ -29,7 +29,7 @@ for _name in ("CSV", "TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "Raw", 
 _ARROW = frozenset({"Arrow", "ArrowStream", "Parquet"})
 
 STREAMED = frozenset(_LINES) | _ARROW
-"""Formats made piece by piece; the others are made whole."""
+"""Formats that are made piece by piece; the others are made as a whole."""
 
 
 def pieces(
@@ -37,12 +37,12 @@ def pieces(
 ) -> Iterator[bytes]:
     """Run a query and yield its answer.
 
-    :arg connection: Does nothing else meanwhile.
-    :arg sql: One query, without a FORMAT clause other than ``form``.
+    :arg connection: Where it runs, alone.
+    :arg sql: One query; if it has a FORMAT clause, it names ``form``.
     :arg form: Name of a ClickHouse format.
     :arg parameters: Values of ``{name:Type}`` in the query.
-    :arg revision: Framing of Native blocks.
-    :yields: Parts of the answer; for a streamed result without rows none, or the names if the format has any.
+    :arg revision: Protocol revision for which Native blocks are framed.
+    :yields: Parts of the answer. A streamed result without rows has none, or the names if the format has any.
     """
     if form in _ARROW:
         yield from _arrow(connection, sql, form, parameters)
@@ -79,7 +79,7 @@ def _lines(
         else:
             yield block.removeprefix(header)
     if header is None and _LINES[form]:
-        # No block came: asked for whole, an answer without rows has its names.
+        # No block came. If it is made as a whole, an answer without rows has its names.
         yield connection.query(sql, form, params=parameters).bytes()
 
 
@@ -111,7 +111,10 @@ def _arrow(connection: Connection, sql: str, form: str, parameters: Mapping[str,
 
 
 class Pipe(io.RawIOBase):
-    """A file to write to whose bytes are taken out as they come; `tell` counts all that were ever written."""
+    """A file that is written to, and whose bytes are taken out as they come.
+
+    `tell` counts all bytes that were ever written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +122,7 @@ class Pipe(io.RawIOBase):
         self._written = 0
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return true."""
         return True
 
     def write(self, data: Any) -> int:
@@ -133,9 +136,9 @@ class Pipe(io.RawIOBase):
         return self._written
 
     def close(self) -> None:
-        """Stay open: closing the stream on top writes its end, which is still to be taken."""
+        """Stay open, as a stream on top writes its end when it is closed, and that is still to be taken."""
 
     def take(self) -> bytes:
-        """Return what was written since the last call."""
+        """Return the bytes that were written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)

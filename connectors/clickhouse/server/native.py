@@ -1,9 +1,9 @@
-"""ClickHouse's Native format as servers frame it for a protocol revision.
+"""ClickHouse's Native format, framed as servers do for the protocol revision of a client.
 
-chDB writes Native blocks for revision 0. A client that announces ``client_protocol_version`` expects two
-things more: from revision 1 a block-info header in front of each block, and from revision 54454 one byte
-after each column's type name that says "not sparse". To put that byte in, the end of each column must be
-known, so the types are walked and the data skipped, never decoded.
+chDB writes Native blocks for revision 0. A client that announces ``client_protocol_version`` expects two more
+things: from revision 1 a header before each block, and from revision 54454 one byte after the type name of
+each column, which says that the column is not sparse. To insert that byte, the end of each column has to be
+known: its type tells how many bytes to skip, and no value is decoded.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _KEY_WIDTHS = (1, 2, 4, 8)
 
 
 class UnknownTypeError(ValueError):
-    """Raised for a type whose length in the Native format is not known here."""
+    """The length of a type in the Native format is not known here."""
 
 
 def reframe(block: bytes, revision: int) -> bytes:
-    """Give Native blocks of revision 0 the framing of another revision.
+    """Frame Native blocks of revision 0 for another revision.
 
     :arg block: One or more whole blocks, as chDB writes them.
-    :arg revision: What the client announced.
+    :arg revision: The revision that the client announced.
     :returns: The same blocks, framed for it.
-    :raises UnknownTypeError: If a column has a type that cannot be walked.
+    :raises UnknownTypeError: If a column has a type whose length is not known.
     """
     if revision < BLOCK_INFO_REVISION or not block:
         return block
@@ -76,10 +76,9 @@ def reframe(block: bytes, revision: int) -> bytes:
 
 
 def empty_block(columns: Sequence[tuple[str, str]]) -> bytes:
-    """Make the block of revision 0 that a server sends for a result without rows.
+    """Return the block of revision 0 that a server sends for a result without rows.
 
-    :arg columns: Name and type of each column.
-    :returns: The block.
+    :arg columns: The name and the type of each column.
     """
     parts = [_encode(len(columns)), _encode(0)]
     for text in (text for column in columns for text in column):
@@ -112,12 +111,12 @@ def _u64(view: memoryview, at: int) -> int:
 
 
 def _split(type_name: str) -> tuple[str, list[str]]:
-    """Take ``Map(String, Array(UInt8))`` apart into its name and its arguments."""
+    """Split a type, as ``Map(String, Array(UInt8))``, into its name and its arguments."""
     name, _, rest = type_name.partition("(")
     arguments: list[str] = []
     depth = start = 0
     body = rest[:-1]
-    # Quoted parts (enum names, time zones, field names) may hold commas and brackets.
+    # Quoted parts (names of enums, time zones, fields) may have commas and brackets in them.
     for found in re.finditer(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.)*`|[(),]", body):
         if found[0] == "(":
             depth += 1
@@ -132,13 +131,13 @@ def _split(type_name: str) -> tuple[str, list[str]]:
 
 
 def _element(argument: str) -> str:
-    """Drop the field name of a Tuple's or Nested's element: ``name Type``."""
+    """Return the type of an element of a Tuple or Nested, which may have a name: ``name Type``."""
     found = re.match(r"(?:`(?:[^`\\]|\\.)*`|[A-Za-z_][A-Za-z0-9_]*)\s+(?=[A-Z])", argument)
     return argument[found.end() :] if found else argument
 
 
 def _inner(type_name: str) -> tuple[str, list[str]]:
-    """Name the wrapper of a type and the types inside, in the order they are written."""
+    """Return the outer name of a type, and the types inside in the order in which they are written."""
     name, arguments = _split(_ALIASES.get(type_name, type_name))
     if name == "Map":
         return "Array", [f"Tuple({arguments[0]}, {arguments[1]})"]
@@ -154,7 +153,7 @@ def _inner(type_name: str) -> tuple[str, list[str]]:
 
 
 def _prefix(view: memoryview, at: int, type_name: str) -> int:
-    """Skip what stands before a column's data: the version of each LowCardinality inside."""
+    """Skip what comes before the data of a column: a version for each LowCardinality inside."""
     name, inner = _inner(type_name)
     if name == "LowCardinality":
         return at + 8
@@ -164,6 +163,7 @@ def _prefix(view: memoryview, at: int, type_name: str) -> int:
 
 
 def _data(view: memoryview, at: int, type_name: str, rows: int) -> int:
+    """Skip the data of a column."""
     name, inner = _inner(type_name)
     if name == "Nullable":
         return _data(view, at + rows, inner[0], rows)
@@ -188,7 +188,7 @@ def _data(view: memoryview, at: int, type_name: str, rows: int) -> int:
 
 
 def _low_cardinality(view: memoryview, at: int, type_name: str, rows: int) -> int:
-    """Skip the dictionary and the keys; blocks carry their own dictionary."""
+    """Skip the dictionary and the keys; each block has its own dictionary."""
     if rows == 0:
         return at
     flags, at = _u64(view, at), at + 8

@@ -56,7 +56,7 @@ def damaged(folder: Path) -> list[Path]:
     return damaged_files(folder, "pairflow", load())
 
 
-@pytest.mark.parametrize("size", [0, 60, 300])
+@pytest.mark.parametrize("size", [0, 60])
 @pytest.mark.parametrize(
     "names",
     [

@@ -102,7 +102,9 @@ def test_alert_rules_come_and_go_by_sql(server: EmbeddedServer) -> None:
         ("TRUNCATE TABLE alert_rules", "not allowed"),
     ],
 )
-def test_rules_by_sql_open_no_door(server: EmbeddedServer, folder: Path, sql: str, words: str) -> None:
+def test_a_statement_on_alert_rules_allows_nothing_else(
+    server: EmbeddedServer, folder: Path, sql: str, words: str
+) -> None:
     kept = {"threshold": 9.0}
     _, made = rest(server, "/alerts", method="POST", body=kept)
     status, _, answer = ask(server, sql.replace("{folder}", str(folder)))
