@@ -27,6 +27,7 @@ Tried, and left out:
   ClickHouse turned round, one by one; columns without codecs and comments: within the noise.
 * A map of the newest times instead of the window in latest_pair_metrics: no faster to plan.
 * alert_states with its waiting pairs in a subquery or not named at all: as slow, or slow with many pairs.
+* alert_states over one view of the newest rows and of history (UNION ALL): 111 ms instead of 70 ms to answer.
 """
 
 import argparse
