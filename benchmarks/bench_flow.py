@@ -58,11 +58,10 @@ def _repeated(lines: list[bytes], trades: int) -> Iterator[bytes]:
             )
 
 
-def _run(recording: Path, folder: Path, **settings: str) -> tuple[float, float, float]:
-    """Run the flow over a recording; return wall and CPU seconds and the peak of its memory in MB."""
+def run_flow(source: str, folder: Path, **settings: str) -> tuple[float, float, float]:
+    """Run the flow on a source; return wall and CPU seconds and the peak of its memory in MB."""
     environment = os.environ | {
-        "PAIRFLOW_SOURCE": f"recording:{recording}",
-        "PAIRFLOW_MARKET": "usdm",
+        "PAIRFLOW_SOURCE": source,
         "PAIRFLOW_CLICKHOUSE": f"chdb://{folder / 'data'}",
         "PAIRFLOW_HTTP_PORT": "0",
         "PAIRFLOW_METRICS_PORT": "0",
@@ -186,16 +185,17 @@ def main() -> None:
         with recording.open("wb") as stream:
             stream.writelines(_repeated(lines, trades))
         empty.write_bytes(lines[0])
-        _run(empty, folder / "warm")
+        run_flow(f"recording:{empty}", folder / "warm", MARKET="usdm")
         rows = []
-        start, *_ = _run(empty, folder / "start")
+        start, *_ = run_flow(f"recording:{empty}", folder / "start", MARKET="usdm")
         for title, settings in (
             ("everything, trades stored", {}),
             ("everything, trades not stored", {"STORE_TRADES": "false"}),
             ("as the first, without ticks", {"TIMEFRAMES": "1s,1m,5m"}),
         ):
             print(title, file=sys.stderr)
-            wall, cpu, memory = _run(recording, folder / title.replace(" ", "-"), **settings)
+            data = folder / title.replace(" ", "-")
+            wall, cpu, memory = run_flow(f"recording:{recording}", data, MARKET="usdm", **settings)
             rows.append(
                 {
                     "flow": title,
