@@ -8,7 +8,7 @@ import time
 import kernels
 from kernels.compile import registered, warm_up
 
-_ELSEWHERE = ("continuity", "feed", "recording", "archive")  # of connectors.binance: they read bytes in bulk
+_ELSEWHERE = ("continuity", "feed", "recording")  # of connectors.binance: they read bytes in bulk
 
 
 def main() -> None:

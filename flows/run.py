@@ -23,7 +23,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
 from connectors import telemetry
-from connectors.binance.archive import ArchiveError
+from connectors.binance.archive_files import ArchiveError
 from connectors.binance.feed import FeedStatus
 from connectors.binance.recording import RecordingError
 from connectors.clickhouse.server import EmbeddedServer

@@ -1,0 +1,40 @@
+"""Recorded trades as the exchange sent them, and a server of archives."""
+
+import gzip
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from connectors.binance import archive_download
+from tests.support.archives import SYMBOLS, Server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An empty archive; failed downloads are tried again after milliseconds."""
+    monkeypatch.setattr(archive_download, "_BACKOFF", 0.01)
+    made = Server()
+    yield made
+    made.close()
+
+
+@cache
+def _frames(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in SYMBOLS}
+    for path in sorted(folder.glob("*.gz")):
+        with gzip.open(path) as file:
+            for line in file:
+                if b'"e":"trade"' in line:
+                    data = orjson.loads(line[line.index(b" ") :])["data"]
+                    found[data["s"]].append(data)
+    return found
+
+
+@pytest.fixture(scope="session")
+def frames(data: Path) -> Callable[[str], dict[str, list[dict[str, Any]]]]:
+    """Recorded trades of a market by symbol, as the exchange sent them."""
+    return lambda market: _frames(data / "recorded" / market)
