@@ -8,14 +8,11 @@ import time
 import kernels
 from kernels.compile import registered, warm_up
 
-_ELSEWHERE = ("continuity", "feed", "recording")  # of connectors.binance: they read bytes in bulk
-
 
 def main() -> None:
-    """Compile what is not in the cache yet, and say how far it is."""
-    names = [module.name for module in pkgutil.iter_modules(kernels.__path__, "kernels.")]
-    for name in (*names, *(f"connectors.binance.{name}" for name in _ELSEWHERE)):
-        importlib.import_module(name)
+    """Compile what is not in the cache yet, and show the progress."""
+    for module in pkgutil.iter_modules(kernels.__path__, "kernels."):
+        importlib.import_module(module.name)
     found = registered()
     began = time.monotonic()
     for number, kernel in enumerate(found, 1):

@@ -26,6 +26,8 @@ import polars as pl
 import structlog
 from numpy.typing import NDArray
 
+from connectors.binance.decoder import microseconds
+from kernels.decode import LEAST_MICROSECONDS
 from kernels.records import MILLISECOND, SECOND, TRADE, Block
 
 _LOG = structlog.get_logger()
@@ -61,7 +63,6 @@ _UNUSED: Final = "quote quantity"  # it is price * quantity
 
 _DAY: Final = 86_400 * SECOND
 _STRAY: Final = 3_600 * SECOND  # by which a trade may lie outside of its file's day
-_MOST_MILLISECONDS: Final = 100_000_000_000_000  # the year 5138; as microseconds, March 1973
 
 _HEADER = re.compile(rb'"?[A-Za-z_]')
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -250,7 +251,7 @@ def _parse_quickly(text: bytes, stream: str) -> tuple[Block, NDArray[np.bool_]]:
     rows["id"] = identity
     rows["first_id"] = values.get("first id", identity)
     rows["last_id"] = values.get("last id", identity)
-    rows["time"] = np.where(time > _MOST_MILLISECONDS, time, time * MILLISECOND)
+    rows["time"] = np.where(time >= LEAST_MICROSECONDS, time, time * MILLISECOND)
     rows["price"] = price
     rows["quantity"] = values["quantity"]
     rows["buyer_is_maker"] = values["buyer is maker"]
@@ -283,8 +284,7 @@ def parse_line(line: bytes, stream: str) -> tuple[Any, ...] | None:
             return None
     if any(word.lower() not in ("true", "false") for word in (values["buyer is maker"], *rest)):
         return None
-    identity, time, price = int(values["id"]), int(values["time"]), float(values["price"])
+    identity, time, price = int(values["id"]), microseconds(int(values["time"])), float(values["price"])
     first_id, last_id = int(values.get("first id", identity)), int(values.get("last id", identity))
-    time = time if time > _MOST_MILLISECONDS else time * MILLISECOND
     is_maker = values["buyer is maker"].lower() == "true"
     return identity, first_id, last_id, time, price, float(values["quantity"]), 0, is_maker, price != 0

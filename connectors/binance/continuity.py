@@ -23,7 +23,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compile import kernel, warm_up
+from kernels.compile import warm_up
+from kernels.id_order import sift
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Block
 
 NONE = -1
@@ -32,41 +33,6 @@ NONE = -1
 _EMPTY = np.empty(0, TRADE)
 _OPEN, _REST, _LATE, _UNAVAILABLE = range(4)
 assert GAP_REPAIRS == ("open", "rest", "late", "unavailable")
-
-
-@kernel("(int64[:], int64[:], int32[:], int64[::1], int64[::1], boolean[::1], int64[::1], int64[::1])")
-def _sift(
-    ids: NDArray[np.int64],
-    times: NDArray[np.int64],
-    symbols: NDArray[np.int32],
-    last: NDArray[np.int64],
-    last_time: NDArray[np.int64],
-    blocked: NDArray[np.bool_],
-    ready: NDArray[np.int64],
-    held: NDArray[np.int64],
-) -> tuple[int, int]:
-    """Tell trades that can go on (``ready``) from those that must wait (``held``); the rest are duplicates.
-
-    Moves ``last`` and ``last_time`` on, and sets ``blocked`` where a symbol skipped an id.
-
-    :returns: How many indices were written to ``ready`` and to ``held``.
-    """
-    n_ready = 0
-    n_held = 0
-    for i in range(len(ids)):
-        s = symbols[i]
-        if s < 0:
-            continue
-        if not blocked[s] and (ids[i] == last[s] + 1 or last[s] < 0):
-            last[s] = ids[i]
-            last_time[s] = max(last_time[s], times[i])
-            ready[n_ready] = i
-            n_ready += 1
-        elif ids[i] > last[s]:
-            blocked[s] = True
-            held[n_held] = i
-            n_held += 1
-    return n_ready, n_held
 
 
 class _Run:
@@ -146,7 +112,7 @@ class Continuity:
     """
 
     def __init__(self, symbols: int, last: Iterable[int] | None = None, limit: int = 1_000_000) -> None:
-        warm_up(_sift)
+        warm_up(sift)
         self.last: NDArray[np.int64] = np.full(symbols, NONE, np.int64)
         if last is not None:
             self.last[:] = list(last)
@@ -180,7 +146,7 @@ class Continuity:
             return _EMPTY
         ready = np.empty(n, np.int64)
         held = np.empty(n, np.int64)
-        n_ready, n_held = _sift(
+        n_ready, n_held = sift(
             trades["id"],
             trades["time"],
             trades["symbol"],

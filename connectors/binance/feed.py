@@ -19,7 +19,6 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 import structlog
-from numba import types
 from numpy.typing import NDArray
 from typing_extensions import override
 from websockets.asyncio.client import ClientConnection, connect
@@ -29,9 +28,10 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event as ProtocolEvent
 from websockets.protocol import State
 
+from connectors.binance.decoder import DecodeCounts
 from connectors.binance.rest import RestClient, RestError
-from kernels.compile import kernel, warm_up
-from kernels.decode import DecodeCounts
+from kernels.compile import warm_up
+from kernels.frames import split_websocket
 from kernels.records import SECOND, TRADE, Block
 
 _LOG = structlog.get_logger()
@@ -205,41 +205,6 @@ def now_us() -> int:
     return time.time_ns() // 1_000
 
 
-_READ_ONLY_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-
-
-@kernel((_READ_ONLY_BYTES, types.int64[::1], types.int64[::1]))
-def _split(buffer: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> tuple[int, int]:
-    """Find the complete, unfragmented, uncompressed, unmasked text frames at the head of a byte stream.
-
-    Frame layout: RFC 6455, section 5.2.
-
-    :arg starts: Receives the offset of each payload.
-    :arg ends: Receives the offset behind it.
-    :returns: Number of frames, and offset of the first byte behind them.
-    """
-    n = 0
-    at = 0
-    size = len(buffer)
-    while n < len(starts) and at + 2 <= size and buffer[at] == 0x81:  # FIN, no extension, text
-        length = int(buffer[at + 1])
-        payload = at + 2
-        if length == 126:
-            if at + 4 > size:
-                break
-            length = (int(buffer[at + 2]) << 8) | int(buffer[at + 3])
-            payload = at + 4
-        elif length > 126:  # longer than 64 KiB, or masked
-            break
-        if payload + length > size:
-            break
-        starts[n] = payload
-        ends[n] = payload + length
-        n += 1
-        at = payload + length
-    return n, at
-
-
 class _Connection(ClientConnection):
     """A WebSocket connection that hands over text messages in bulk.
 
@@ -276,7 +241,7 @@ class _Connection(ClientConnection):
             # Trades take 100 bytes and more; shorter messages only need another round.
             starts = np.empty(len(data) // 64 + 1, np.int64)
             ends = np.empty_like(starts)
-            n, consumed = _split(np.frombuffer(data, np.uint8), starts, ends)
+            n, consumed = split_websocket(np.frombuffer(data, np.uint8), starts, ends)
             if n:
                 self._sink(data, starts[:n], ends[:n])
                 data = data[consumed:]
@@ -375,7 +340,7 @@ class Feed:
     """The socket thread: puts events into ``inbox``; who takes ``Frames`` out counts ``taken_bytes`` up."""
 
     def __init__(self, symbols: Sequence[str], options: FeedOptions, status: FeedStatus) -> None:
-        warm_up(_split)
+        warm_up(split_websocket)
         self.inbox: deque[Event] = deque()
         self.received_bytes = 0  # written by the socket thread only
         self.taken_bytes = 0  # written by the dataflow's thread only

@@ -21,13 +21,13 @@ from typing import TypedDict
 import numpy as np
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from numba import types
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from connectors.binance.continuity import Continuity
-from kernels.compile import kernel, warm_up
-from kernels.decode import TradeDecoder
+from connectors.binance.decoder import TradeDecoder
+from kernels.compile import warm_up
+from kernels.frames import split_recorded_lines
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Block, Trades
 
 _LOG = structlog.get_logger()
@@ -43,41 +43,6 @@ _EMPTY = np.empty(0, TRADE)
 
 class RecordingError(Exception):
     """A recording that cannot be read: one line that says which, and what was expected."""
-
-
-@kernel(types.int64(types.Array(types.uint8, 1, "C", readonly=True), *[types.int64[::1]] * 3))
-def _split_lines(
-    chunk: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], times: NDArray[np.int64]
-) -> int:
-    """Find the lines of a chunk that ends with a line feed; a line without a time gets -1.
-
-    :arg chunk: the bytes.
-    :arg starts: out: where each message begins.
-    :arg ends: out: where it ends, exclusive.
-    :arg times: out: when it came, ns.
-    :returns: how many lines there are.
-    """
-    lines = 0
-    at = 0
-    while at < len(chunk):
-        first = at
-        when = 0
-        while 48 <= chunk[at] <= 57 and at - first < 19:
-            when = 10 * when + (chunk[at] - 48)
-            at += 1
-        if at == first or chunk[at] != 32:
-            when = -1
-        starts[lines] = at + 1 if when >= 0 else first
-        while chunk[at] != 10:
-            at += 1
-        end = at
-        if end > first and chunk[end - 1] == 13:
-            end -= 1
-        ends[lines] = max(end, starts[lines])
-        times[lines] = when
-        lines += 1
-        at += 1
-    return lines
 
 
 class _Position(TypedDict):
@@ -142,7 +107,7 @@ class _Reader:
         data = np.frombuffer(self.chunk, np.uint8)
         most = self.chunk.count(b"\n")
         self._starts, self._ends, self._times = (np.empty(most, np.int64) for _ in range(3))
-        _split_lines(data, self._starts, self._ends, self._times)
+        split_recorded_lines(data, self._starts, self._ends, self._times)
         bad = self._times < 0
         if bad.any():
             self._status.malformed += int(bad.sum())
@@ -271,7 +236,7 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
         order = np.argsort(np.concatenate([part[3] for part in taken]), kind="stable")
         counts, status = self._decoder.counts, self._replay.status
         malformed = counts.malformed
-        trades = self._decoder.decode_buffer(
+        trades = self._decoder.decode(
             pieces[0] if len(pieces) == 1 else b"".join(pieces),
             np.concatenate(starts)[order],
             np.concatenate(ends)[order],
@@ -368,7 +333,7 @@ class RecordingSource(FixedPartitionedSource[tuple[str, Trades], _Position]):
         :arg stop: ends the replay gracefully when set.
         :raises RecordingError: when there is nothing to read.
         """
-        warm_up(_split_lines)
+        warm_up(split_recorded_lines)
         files = list(find_recordings(paths))
         if len({path.name for path in files}) < len(files):
             msg = "two files of the recording have the same name; expected different ones"

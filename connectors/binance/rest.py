@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 import structlog
 
+from connectors.binance.decoder import microseconds
 from kernels.records import MILLISECOND, TRADE, Block
 
 _LOG = structlog.get_logger()
@@ -179,7 +180,7 @@ class RestClient:
 
     async def time(self) -> int:
         """Return the exchange's time, us."""
-        return await self._get("time", {}, lambda body: _microseconds(int(body["serverTime"])))
+        return await self._get("time", {}, lambda body: microseconds(int(body["serverTime"])))
 
     async def trades(self, symbol: str, from_id: int, *, aggregate: bool = False, limit: int = PAGE) -> Block:
         """Return up to ``limit`` trades (or aggregate trades) with ids from ``from_id`` on, ascending.
@@ -327,11 +328,6 @@ def _error(body: bytes) -> tuple[int, str]:
         return 0, "" if page else body[:200].decode("utf-8", "replace")
 
 
-def _microseconds(stamp: int) -> int:
-    # Milliseconds reach 1e14 in the year 5138, microseconds passed it in 1973.
-    return stamp if stamp > 100_000_000_000_000 else stamp * MILLISECOND
-
-
 def _trades(rows: Sequence[Mapping[str, Any]], *, aggregate: bool) -> Block:
     block = np.zeros(len(rows), TRADE)
     if not rows:
@@ -341,7 +337,7 @@ def _trades(rows: Sequence[Mapping[str, Any]], *, aggregate: bool) -> Block:
     block["id"] = [row[identity] for row in rows]
     block["first_id"] = [row["f"] for row in rows] if aggregate else block["id"]
     block["last_id"] = [row["l"] for row in rows] if aggregate else block["id"]
-    block["time"] = [_microseconds(row[stamp]) for row in rows]
+    block["time"] = [microseconds(row[stamp]) for row in rows]
     block["price"] = [float(row[price]) for row in rows]
     block["quantity"] = [float(row[quantity]) for row in rows]
     block["buyer_is_maker"] = [row[maker] for row in rows]

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from connectors.binance.continuity import NONE, Alignment, Continuity, GapBook, OpenGap
+from connectors.binance.decoder import TradeDecoder
 from connectors.binance.feed import (
     Clock,
     Down,
@@ -48,7 +49,6 @@ from connectors.binance.feed import (
     now_us,
 )
 from connectors.binance.rest import UnavailableError
-from kernels.decode import TradeDecoder
 from kernels.records import SECOND, TRADE, Block, Trades
 
 __all__ = ["BinanceSource", "Endpoints", "FeedState", "FeedStatus", "default_endpoints"]
@@ -284,7 +284,7 @@ class _BinancePartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
             offsets = np.repeat(np.cumsum(sizes) - sizes, [len(event.starts) for event in events])
             starts = np.concatenate([event.starts for event in events]) + offsets
             ends = np.concatenate([event.ends for event in events]) + offsets
-        block = self._decoder.decode_buffer(buffer, starts, ends)
+        block = self._decoder.decode(buffer, starts, ends)
         self._feed.taken_bytes += len(buffer)
         for frame in self._decoder.others:
             if b'"code"' in frame or b'"error"' in frame:
