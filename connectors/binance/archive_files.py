@@ -64,6 +64,8 @@ _UNUSED: Final = "quote quantity"  # it is price * quantity
 _DAY: Final = 86_400 * SECOND
 _STRAY: Final = 3_600 * SECOND  # by which a trade may lie outside of its file's day
 
+_COMPRESSED: Final = (b"\x1f\x8b", b"x", b"\x28\xb5\x2f\xfd")  # how gzip, zlib and zstd begin
+
 _HEADER = re.compile(rb'"?[A-Za-z_]')
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -221,6 +223,8 @@ def _parse_quickly(text: bytes, stream: str) -> tuple[Block, NDArray[np.bool_]]:
     if text.count(b",", 0, text.find(b"\n")) + 1 != len(columns):
         columns[_BEST_MATCH] = pl.Boolean
     columns[_SURPLUS] = pl.String
+    if text.startswith(_COMPRESSED):
+        text = b"?" + text[1:]  # its first line is damaged; polars would take all of it for compressed
     table = pl.read_csv(
         text,
         has_header=False,

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from datetime import date
 from pathlib import Path
 
@@ -199,6 +200,17 @@ def test_a_quote_that_is_never_closed_damages_its_own_line_only() -> None:
     rows, malformed = parse_lines(good + b'6,"1.5,0.2,0.3,1723161255208\n' + good, "trade")
     assert rows["id"].tolist() == [5, 5]
     assert malformed == [b'6,"1.5,0.2,0.3,1723161255208']
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x1f\x8b", zlib.compress(b"9,1,1,1,1,True"), b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"]
+)
+def test_a_damaged_line_that_looks_like_another_format_is_one_damaged_line(damage: bytes) -> None:
+    good = b"5,1.5,0.2,0.3,1723161255208,True,True\n"
+    damage = damage.replace(b"\n", b"")
+    rows, malformed = parse_lines(damage + b"x\n" + good, "trade")
+    assert rows["id"].tolist() == [5]
+    assert malformed == [damage + b"x"]
 
 
 def test_a_zip_that_was_made_on_macos_is_read() -> None:
