@@ -33,8 +33,10 @@ from typing_extensions import override
 from websockets.asyncio.client import connect
 
 from benchmarks.report import Row, report
-from connectors.binance.feed import Frames, now_us
-from connectors.binance.stream import BinanceSource, Endpoints
+from connectors.binance.clock import now_us
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.events import Arrived, Frames
+from connectors.binance.stream import BinanceSource
 from flows.bars import BarLogic
 from kernels.records import SECOND, Block, TableRows, Trades
 
@@ -239,13 +241,14 @@ class _MeteredSource(BinanceSource):
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: Any) -> Any:
         partition = super().build_part(step_id, for_part, resume_state)
-        take = partition._take_frames
+        inbox: Any = getattr(partition, "_inbox")  # noqa: B009
+        decoded = inbox._decoded
 
-        def note(events: list[Frames], out: list[Block]) -> None:
+        def note(events: list[Frames]) -> Iterator[Arrived]:
             self.received += [(event.received, len(event.starts)) for event in events]
-            take(events, out)
+            return decoded(events)  # type: ignore[no-any-return]
 
-        partition._take_frames = note  # type: ignore[method-assign]
+        inbox._decoded = note
         return partition
 
 

@@ -22,7 +22,8 @@ import structlog
 
 from benchmarks.bench_feed import simulator
 from benchmarks.report import Row, report
-from connectors.binance.stream import BinanceSource, Endpoints
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.stream import BinanceSource
 from kernels.records import GAP_REPAIRS, SECOND, Block, Trades
 
 COMMAND = "python -m benchmarks.bench_heal"

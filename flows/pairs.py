@@ -23,9 +23,10 @@ from typing_extensions import override
 
 from connectors import telemetry
 from connectors.binance.archive import ArchiveSource
+from connectors.binance.endpoints import Endpoints, default_endpoints
 from connectors.binance.feed import FeedStatus
 from connectors.binance.recording import RecordingError, RecordingSource
-from connectors.binance.stream import BinanceSource, Endpoints, default_endpoints
+from connectors.binance.stream import BinanceSource
 from connectors.binance.warm_start import WarmSource
 from connectors.clickhouse.sink import ClickHouseSink
 from flows.bars import TICKS, BarLogic

@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import structlog
 
-from connectors.binance.feed import Endpoints, default_endpoints, now_us
+from connectors.binance.clock import now_us
+from connectors.binance.endpoints import Endpoints, default_endpoints
 from connectors.binance.rest import PAGE, RestClient, RestError
 from connectors.binance.stream import BinanceSource
 from kernels import ohlcv

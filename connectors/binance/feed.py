@@ -13,33 +13,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import numpy as np
 import orjson
 import structlog
 from numpy.typing import NDArray
-from typing_extensions import override
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.client import ClientProtocol
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.frames import DATA_OPCODES, Frame
-from websockets.protocol import Event as ProtocolEvent
-from websockets.protocol import State
 
+from connectors.binance.clock import now_us
 from connectors.binance.decoder import DecodeCounts
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.events import ClockReading, Down, Event, Frames, Liveness, Page, Request, Up
 from connectors.binance.rest import RestClient, RestError
+from connectors.binance.websocket import open_connection
 from kernels.compile import warm_up
 from kernels.frames import split_websocket
-from kernels.records import SECOND, TRADE, Block
+from kernels.records import SECOND, TRADE
 
 _LOG = structlog.get_logger()
 
 _STREAMS_PER_CONNECTION: Final = 1024
 _STREAMS_PER_REQUEST: Final = 200  # in the URL, and in each SUBSCRIBE: keeps both near 4 kB
 _MESSAGE_INTERVAL: Final = 0.25  # s between messages of ours: the exchange takes 5 a second, pongs included
-_MAX_MESSAGE: Final = 1 << 20
 _OVERLAP: Final = 2.0  # s that both deliver when one connection replaces another; the worst lag seen is 0.2
 _SILENCE: Final = 0.5  # s without a message after which a ping proves the connection alive
 _PING_INTERVAL: Final = 0.4  # s; with the pongs less than the 5 messages a second that the exchange takes
@@ -48,51 +46,6 @@ _MAX_BACKOFF: Final = 5.0  # s between attempts to connect, at most; the exchang
 _REQUESTS_AT_ONCE: Final = 4
 _LONGEST_WAIT: Final = 61.0  # s; the weight limit is per minute, longer pauses are bans
 _CLOCK_INTERVAL: Final = 60.0
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where the exchange is.
-
-    :arg ws: Base URLs of the WebSocket streams, tried in turn.
-    :arg rest: Base URLs of the REST API, tried in turn.
-    """
-
-    ws: tuple[str, ...]
-    rest: tuple[str, ...]
-
-
-_ENDPOINTS: Final = {
-    "spot": Endpoints(
-        (
-            "wss://stream.binance.com:9443",
-            "wss://stream.binance.com:443",
-            "wss://data-stream.binance.vision",
-        ),
-        (
-            "https://api.binance.com",
-            "https://api-gcp.binance.com",
-            "https://api1.binance.com",
-            "https://api2.binance.com",
-            "https://api3.binance.com",
-            "https://api4.binance.com",
-            "https://data-api.binance.vision",
-        ),
-    ),
-    "usdm": Endpoints(("wss://fstream.binance.com/market",), ("https://fapi.binance.com",)),
-}
-
-
-def default_endpoints(market: str) -> Endpoints:
-    """Return Binance's own endpoints of a market.
-
-    :arg market: ``spot`` or ``usdm``.
-    :raises ValueError: If there is no such market.
-    """
-    if market not in _ENDPOINTS:
-        msg = f"unknown market {market!r}: expected one of {', '.join(_ENDPOINTS)}"
-        raise ValueError(msg)
-    return _ENDPOINTS[market]
 
 
 @dataclass
@@ -142,143 +95,6 @@ class FeedStatus:
     def age(self) -> float:
         """Seconds since the last message; inf before the first."""
         return time.time() - self.last_message if self.last_message else float("inf")
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Messages as they lie in what the socket gave."""
-
-    group: int
-    buffer: bytes
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    received: int  # us, local
-
-
-@dataclass(frozen=True)
-class Up:
-    """A group of symbols has a connection again, and is subscribed."""
-
-    group: int
-
-
-@dataclass(frozen=True)
-class Down:
-    """A group of symbols has no connection any more, or messages of it were dropped."""
-
-    group: int
-    cause: str  # of GAP_CAUSES
-
-
-@dataclass(frozen=True)
-class Liveness:
-    """All that the exchange sent to a group before this local time, us, was received before this event."""
-
-    group: int
-    time: int
-    silent: float  # s since the group's last message
-
-
-@dataclass(frozen=True)
-class Page:
-    """The answer to a request for trades."""
-
-    symbol: int
-    first: int  # id asked for
-    trades: Block
-    error: RestError | None = None
-
-
-@dataclass(frozen=True)
-class Clock:
-    """A reading of the exchange's clock: it showed at least ``exchange`` us at local time ``local`` us."""
-
-    exchange: int
-    local: int
-
-
-Event = Frames | Up | Down | Liveness | Page | Clock
-
-
-def now_us() -> int:
-    """Return the local time, us."""
-    return time.time_ns() // 1_000
-
-
-class _Connection(ClientConnection):
-    """A WebSocket connection that hands over text messages in bulk.
-
-    ``websockets`` spends about 5 us a message on frames, events and queues. Messages of an exchange are
-    short, whole and uncompressed, so they are cut out here, many at a time; all else, which is the handshake,
-    pings, pongs, fragments and the close, goes through the library as it came.
-    """
-
-    def __init__(
-        self, sink: Callable[[bytes, NDArray[np.int64], NDArray[np.int64]], None], *args: Any, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._sink = sink
-        self._tail = b""
-        self._in_handshake = True
-        self._fragments: list[bytes] = []
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        data = self._tail + data if self._tail else bytes(data)
-        self._tail = b""
-        if self._in_handshake:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4 and len(data) <= _MAX_MESSAGE:
-                self._tail = data
-                return
-            self._in_handshake = False
-            super().data_received(data[:end])
-            data = data[end:]
-        while data:
-            if self.protocol.state is not State.OPEN:
-                super().data_received(data)
-                return
-            # Trades take 100 bytes and more; shorter messages only need another round.
-            starts = np.empty(len(data) // 64 + 1, np.int64)
-            ends = np.empty_like(starts)
-            n, consumed = split_websocket(np.frombuffer(data, np.uint8), starts, ends)
-            if n:
-                self._sink(data, starts[:n], ends[:n])
-                data = data[consumed:]
-                continue
-            size = _frame_size(data)
-            if size > _MAX_MESSAGE:
-                super().data_received(data)  # the library ends the connection
-                return
-            if size == 0 or len(data) < size:
-                self._tail = data
-                return
-            super().data_received(data[:size])
-            data = data[size:]
-
-    @override
-    def process_event(self, event: ProtocolEvent) -> None:
-        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
-            super().process_event(event)
-            return
-        self._fragments.append(bytes(event.data))
-        if event.fin:
-            message = b"".join(self._fragments)
-            self._fragments.clear()
-            self._sink(message, np.zeros(1, np.int64), np.full(1, len(message), np.int64))
-
-
-def _frame_size(data: bytes) -> int:
-    """Return the size of the frame at the head of the data; 0 if its header is incomplete."""
-    if len(data) < 2:
-        return 0
-    length = data[1] & 0x7F
-    extra = {126: 2, 127: 8}.get(length, 0)
-    if len(data) < 2 + extra:
-        return 0
-    if extra:
-        length = int.from_bytes(data[2 : 2 + extra], "big")
-    return 2 + extra + (4 if data[1] & 0x80 else 0) + length
 
 
 class _Attempts:
@@ -340,7 +156,7 @@ class Feed:
     """The socket thread: puts events into ``inbox``; who takes ``Frames`` out counts ``taken_bytes`` up."""
 
     def __init__(self, symbols: Sequence[str], options: FeedOptions, status: FeedStatus) -> None:
-        warm_up(split_websocket)
+        warm_up(split_websocket)  # not in the thread, where it could delay pings
         self.inbox: deque[Event] = deque()
         self.received_bytes = 0  # written by the socket thread only
         self.taken_bytes = 0  # written by the dataflow's thread only
@@ -378,9 +194,9 @@ class Feed:
         self._call(lambda: self._ended.set())  # noqa: PLW0108  it exists once the loop runs
         self._thread.join(10)
 
-    def merging(self, group: int) -> bool:
-        """Tell whether two connections deliver the same trades now, so that ids may come out of order."""
-        return self._alive[group] > 1
+    def merging(self) -> list[int]:
+        """Return the groups that have two connections now, so that ids may come out of order."""
+        return [group for group, alive in enumerate(self._alive) if alive > 1]
 
     def waits_for_weight(self, patience: float) -> bool:
         """Tell whether requests wait for the next minute's weight, or did until ``patience`` seconds ago."""
@@ -388,15 +204,11 @@ class Feed:
             return False
         return -patience < self._rest.waits_until - time.time() < _LONGEST_WAIT
 
-    def request(self, symbol: int, first: int, urgency: int) -> None:
-        """Ask for a page of trades.
-
-        :arg first: Id to begin with.
-        :arg urgency: Lower values go first.
-        """
+    def request(self, request: Request) -> None:
+        """Ask for a page of trades; the answer is a `Page`."""
 
         def push() -> None:
-            heapq.heappush(self._requests, (urgency, symbol, first))
+            heapq.heappush(self._requests, (request.urgency, request.symbol, request.first))
             self._wanted.release()
 
         self._call(push)
@@ -515,17 +327,7 @@ class Feed:
         def sink(buffer: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
             self._receive(session, buffer, starts, ends)
 
-        def create(protocol: ClientProtocol, **options: Any) -> ClientConnection:
-            return _Connection(sink, protocol, **options)
-
-        connection = await connect(
-            url,
-            compression=None,
-            ping_interval=None,
-            max_size=_MAX_MESSAGE,
-            close_timeout=1,
-            create_connection=create,  # type: ignore[arg-type]
-        )
+        connection = await open_connection(url, sink)
         try:
             for i in range(0, len(rest), _STREAMS_PER_REQUEST):
                 names = rest[i : i + _STREAMS_PER_REQUEST]
@@ -650,7 +452,7 @@ class Feed:
         while True:
             with contextlib.suppress(RestError):
                 exchange = await rest.time()
-                self.inbox.append(Clock(exchange, now_us()))
+                self.inbox.append(ClockReading(exchange, now_us()))
             await asyncio.sleep(_CLOCK_INTERVAL)
 
     async def _check_symbols(self, rest: RestClient) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import structlog
 from typing_extensions import override
 
-from connectors.binance.feed import Endpoints, FeedStatus
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.feed import FeedStatus
 from connectors.binance.rest import PAGE, RestClient, RestError
 from connectors.binance.stream import BinanceSource, FeedState
 from kernels.records import BAR, GAP, MILLISECOND, SECOND, TRADE, Block, Trades

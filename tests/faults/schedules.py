@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 import structlog
 
-from connectors.binance.stream import BinanceSource, Endpoints, FeedState, FeedStatus
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.feed import FeedStatus
+from connectors.binance.stream import BinanceSource, FeedState
 from connectors.simulator import Config, Simulator
 from connectors.simulator.faults import KINDS, Fault, schedule
 from flows.bars import BarLogic

@@ -1,4 +1,4 @@
-"""Recorded trades as the exchange sent them, and a server of archives."""
+"""Recorded trades as the exchange sent them, a server of archives, and an exchange with its readers."""
 
 import gzip
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ import pytest
 
 from connectors.binance import archive_download
 from tests.support.archives import SYMBOLS, Server
+from tests.support.exchange import Exchange, Reader
 
 
 @pytest.fixture
@@ -38,3 +39,20 @@ def _frames(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def frames(data: Path) -> Callable[[str], dict[str, list[dict[str, Any]]]]:
     """Recorded trades of a market by symbol, as the exchange sent them."""
     return lambda market: _frames(data / "recorded" / market)
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    """An exchange without any trades yet."""
+    exchange = Exchange()
+    yield exchange
+    exchange.close()
+
+
+@pytest.fixture
+def readers() -> Iterator[list[Reader]]:
+    """Readers that are closed after the test."""
+    readers: list[Reader] = []
+    yield readers
+    for reader in readers:
+        reader.partition.close()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import structlog
 
-from connectors.binance.feed import Endpoints, FeedStatus
+from connectors.binance.endpoints import Endpoints
+from connectors.binance.feed import FeedStatus
 from connectors.binance.rest import RestClient
 from connectors.binance.warm_start import WarmSource, load_klines
 from connectors.simulator import Config, Simulator
