@@ -1,23 +1,26 @@
-"""Load the exchange's recent klines: windows are full and panels show something from the first minute.
+"""Load the exchange's recent klines, so that windows are full and dashboards show data from the first minute.
 
-A source that begins anew waits for its first trades, fetches the closed klines before them, and hands these
-out first. Their version is 0: bars built from trades, in this run or an earlier one, take precedence.
+A source that starts without a stored position waits for its first trades, fetches the closed klines before
+them, and hands these out first. Their version is 0: bars built from trades, in this run or an earlier one,
+take precedence.
 """
 
 import asyncio
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import structlog
+from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
+from connectors.binance.decoder import microseconds
 from connectors.binance.endpoints import Endpoints
 from connectors.binance.feed import FeedStatus
 from connectors.binance.rest import PAGE, RestClient, RestError
 from connectors.binance.stream import BinanceSource, FeedState
-from kernels.records import BAR, GAP, MILLISECOND, SECOND, TRADE, Block, Trades
+from kernels.records import BAR, GAP, SECOND, TRADE, Block, Trades
 
 _LOG = structlog.get_logger()
 
@@ -46,13 +49,13 @@ async def load_klines(
 ) -> Block:
     """Fetch the last closed klines before a time.
 
-    :arg rest: client of the exchange.
-    :arg symbols: the symbol table.
-    :arg timeframes: lengths, us; those for which the exchange has no klines are left out.
-    :arg before: time, us: klines are closed before the interval that holds it.
-    :arg count: klines of each symbol and timeframe, at most.
-    :returns: BAR block of version 0, by interval, all bars of one behind each other; ids are unknown, -1.
-    :raises RestError: when the exchange refuses.
+    :arg rest: Client of the exchange.
+    :arg symbols: The run's symbol table.
+    :arg timeframes: Lengths, us; those for which the exchange has no klines are left out.
+    :arg before: Time, us: klines are closed before the interval that holds it.
+    :arg count: How many klines of each symbol and timeframe to fetch, at most.
+    :returns: BAR block of version 0, sorted by timeframe, open time and symbol; ids are unknown, -1.
+    :raises RestError: If the exchange refuses.
     """
     known = {length: _INTERVALS[length] for length in timeframes if length in _INTERVALS}
     if rest.market != "spot":
@@ -77,8 +80,7 @@ async def load_klines(
 def _bars(rows: list[list[Any]], symbol: int, length: int, end: int) -> Block:
     block = np.zeros(len(rows), BAR)
     if rows:
-        times = np.array([row[0] for row in rows], np.int64)
-        block["open_time"] = times if times[0] > 10**14 else times * MILLISECOND  # spot answers in us
+        block["open_time"] = [microseconds(row[0]) for row in rows]
         for name, column in _COLUMNS.items():
             block[name] = [float(row[column]) for row in rows]
         block["trades"] = [row[8] for row in rows]
@@ -87,8 +89,54 @@ def _bars(rows: list[list[Any]], symbol: int, length: int, end: int) -> Block:
     return block[block["open_time"] < end]
 
 
+class _WarmPartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
+    """A live partition that hands out klines right before its first trades."""
+
+    def __init__(
+        self,
+        key: str,
+        live: StatefulSourcePartition[tuple[str, Trades], FeedState],
+        load: Callable[[int], Block],
+    ) -> None:
+        self._key = key
+        self._live = live
+        self._load: Callable[[int], Block] | None = load
+
+    @override
+    def next_batch(self) -> Iterable[tuple[str, Trades]]:
+        items = self._live.next_batch()
+        if self._load is None:
+            return items
+        items = list(items)
+        times = [int(item.trades["time"][0]) for _, item in items if len(item.trades)]
+        if times:
+            history = Trades(np.empty(0, TRADE), 0, np.empty(0, GAP), self._load(min(times)))
+            self._load = None
+            items.insert(0, (self._key, history))
+        return items
+
+    @override
+    def snapshot(self) -> FeedState:
+        return self._live.snapshot()
+
+    @override
+    def close(self) -> None:
+        self._live.close()
+
+
 class WarmSource(BinanceSource):
-    """Binance's trades, live, behind the klines that came before them."""
+    """Binance's trades, live, behind the klines that came before them.
+
+    :arg symbols: The run's symbol table.
+    :arg market: ``spot`` or ``usdm``.
+    :arg stream: ``trade`` or ``aggTrade``.
+    :arg endpoints: Where the exchange is.
+    :arg stop: Ends the source when set.
+    :arg status: Receives what the feed is doing.
+    :arg timeframes: Lengths of the bars to load, us.
+    :arg count: How many bars of each to load; 0 for none.
+    :arg patience: Seconds after which the source goes on without them.
+    """
 
     def __init__(
         self,
@@ -103,18 +151,6 @@ class WarmSource(BinanceSource):
         count: int,
         patience: float = 20.0,
     ) -> None:
-        """Init.
-
-        :arg symbols: the symbol table.
-        :arg market: spot or usdm.
-        :arg stream: trade or aggTrade.
-        :arg endpoints: where the exchange is.
-        :arg stop: ends the source when set.
-        :arg status: receives what the feed is doing.
-        :arg timeframes: lengths of the bars to load, us.
-        :arg count: bars of each to load; 0 for none.
-        :arg patience: seconds after which the source goes on without them.
-        """
         super().__init__(symbols, market=market, stream=stream, endpoints=endpoints, stop=stop, status=status)
         self._names = symbols
         self._where = market, endpoints
@@ -123,22 +159,13 @@ class WarmSource(BinanceSource):
         self._seconds = patience
 
     @override
-    def build_part(self, step_id: str, for_part: str, resume_state: FeedState | None) -> Any:
-        part: Any = super().build_part(step_id, for_part, resume_state)
-        if resume_state is None and self._count:
-            read = part.next_batch
-
-            def first_batch() -> list[tuple[str, Trades]]:
-                items = list(read())
-                times = [int(item.trades["time"][0]) for _, item in items if len(item.trades)]
-                if times:
-                    part.next_batch = read
-                    history = Trades(np.empty(0, TRADE), 0, np.empty(0, GAP), self._load(min(times)))
-                    items.insert(0, (for_part, history))
-                return items
-
-            part.next_batch = first_batch
-        return part
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: FeedState | None
+    ) -> StatefulSourcePartition[tuple[str, Trades], FeedState]:
+        live = super().build_part(step_id, for_part, resume_state)
+        if resume_state is not None or not self._count:
+            return live
+        return _WarmPartition(for_part, live, self._load)
 
     def _load(self, before: int) -> Block:
         market, endpoints = self._where
