@@ -1,10 +1,10 @@
-"""Say whether Binance can be reached from here, and whether what it sends is what it says it sent.
+"""Check whether Binance can be reached from here, and whether its trades add up to its own bars.
 
     python -m connectors.binance check --symbols BTCUSDT,ETHUSDT
 
-The check receives trades for some seconds, builds bars of them and compares these with the exchange's own
-(USD-M futures have no 1 s klines: there, the trades are compared with what REST returns). Exit code 0: all is
-as expected; 1: something is not, and is named; 2: the command is wrong.
+The check receives trades for some seconds, builds 1 s bars of them, and compares these with the exchange's
+own klines. USD-M futures have no 1 s klines: there, it compares the trades with those that REST returns. Exit
+codes: 0, everything is as expected; 1, something is not, and is named; 2, the command is wrong.
 """
 
 import argparse
@@ -20,20 +20,20 @@ import numpy as np
 import structlog
 
 from connectors.binance.clock import now_us
+from connectors.binance.continuity import NO_TRADES
 from connectors.binance.endpoints import Endpoints, default_endpoints
-from connectors.binance.rest import PAGE, RestClient, RestError
+from connectors.binance.rest import KLINE_COLUMNS, PAGE, RestClient, RestError
 from connectors.binance.stream import BinanceSource
 from kernels import ohlcv
 from kernels.compile import warm_up
-from kernels.records import SECOND, TRADE, Block
+from kernels.records import SECOND, Block
 
 _T = TypeVar("_T")
 
 _PATIENCE = 15.0  # s for the exchange to answer
 _SETTLE = 2.0  # s for the exchange to finish its klines
-_CLOCK_NOTICE = 1.0  # s by which clocks may differ without a word
-_COLUMNS = ("open", "high", "low", "close", "volume", "quote_volume", "trades")
-_KLINE_COLUMNS = (1, 2, 3, 4, 5, 7, 8)  # where a kline has them
+_CLOCK_NOTICE = 1.0  # s by which the clocks may differ without a note
+_COLUMNS = ("open", "high", "low", "close", "volume", "quote_volume", "trades")  # that are compared
 
 
 class Finding(NamedTuple):
@@ -47,9 +47,9 @@ class Finding(NamedTuple):
 def check(
     symbols: Sequence[str], market: str, stream: str, endpoints: Endpoints, seconds: float
 ) -> Iterator[Finding]:
-    """Diagnose step by step; stops at the first step without which the next ones make no sense."""
+    """Diagnose step by step, up to the first failure after which the next steps make no sense."""
     try:
-        offset, states, text = asyncio.run(_first_words(symbols, market, endpoints))
+        offset, states, text = asyncio.run(_ask_rest(symbols, market, endpoints))
     except RestError as error:
         yield Finding("FAIL", "REST", str(error))
         return
@@ -74,7 +74,7 @@ def check(
     yield from _listen(symbols, market, stream, endpoints, seconds, offset)
 
 
-async def _first_words(
+async def _ask_rest(
     symbols: Sequence[str], market: str, endpoints: Endpoints
 ) -> tuple[int, dict[str, str], str]:
     async with RestClient(market, endpoints.rest) as rest:
@@ -86,7 +86,7 @@ async def _first_words(
                     exchange = await rest.time()
                     received = now_us()
                     readings.append((received - sent, exchange - (sent + received) // 2))
-                # The shortest round trip leaves the least room for error.
+                # The shortest round trip has the smallest error.
                 trip, offset = min(readings)
                 states = await rest.symbols(symbols)
         except TimeoutError:
@@ -130,7 +130,7 @@ def _listen(
         yield Finding("FAIL", "WebSocket", f"none of {', '.join(endpoints.ws)} accepts a connection")
         return
     end = now_us() + offset
-    trades = np.concatenate([np.empty(0, TRADE), *blocks])
+    trades = np.concatenate([NO_TRADES, *blocks])
     if len(trades) == 0:
         yield Finding("note", "trades", f"none in {seconds:g} s: a quiet market, or streams that are silent")
         return
@@ -169,7 +169,7 @@ def _compare_bars(
     for symbol, rows in enumerate(klines):
         mine = {int(bar["open_time"]): bar for bar in bars[bars["symbol"] == symbol]}
         for row in rows:
-            theirs = [float(row[column]) for column in _KLINE_COLUMNS]
+            theirs = [float(row[KLINE_COLUMNS[name]]) for name in _COLUMNS]
             if theirs[-1] == 0 and int(row[0]) not in mine:
                 continue
             bar = mine.get(int(row[0]))
@@ -213,7 +213,7 @@ def _compare_trades(
                 if len(page) < PAGE:
                     break
                 first = int(page["id"][-1]) + 1
-        return np.concatenate([np.empty(0, TRADE), *pages])
+        return np.concatenate([NO_TRADES, *pages])
 
     for symbol, name in enumerate(symbols):
         mine = trades[trades["symbol"] == symbol]

@@ -19,7 +19,6 @@ script, are used as they are, without any network:
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -34,18 +33,17 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from connectors.binance.archive_download import Archive, Downloads, DownloadStatus, check_days
-from connectors.binance.archive_files import FOLDERS, KINDS, ArchiveError, ArchiveLayout
-from connectors.binance.archive_order import Piece, Position, SymbolReader
-from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, SECOND, TRADE, Block, Trades
+from connectors.binance.archive_files import DAY, FOLDERS, KINDS, ArchiveError, ArchiveLayout, midnight
+from connectors.binance.archive_order import END, Piece, Position, SymbolReader
+from connectors.binance.clock import Pace
+from connectors.binance.continuity import NO_TRADES
+from connectors.binance.gap_book import GapRow, lost
+from kernels.records import GAP, SECOND, TRADE, Block, Trades
 
 _LOG = structlog.get_logger()
 
 _PATIENCE: Final = 0.01  # s that one batch waits for a reader
 _WORDS: Final = TRADE.itemsize // 8
-_DAY: Final = 86_400 * SECOND
-_END: Final = 2**62
-_HOLE: Final = GAP_CAUSES.index("hole")
-_UNAVAILABLE: Final = GAP_REPAIRS.index("unavailable")
 
 
 @dataclass
@@ -98,7 +96,7 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, Po
         self._status.files = len(files)
         self._watermark = 0
         self._words = np.empty((0, _WORDS), np.int64)
-        self._begin: tuple[float, int] | None = None
+        self._pace = Pace(replay.speed, SECOND)
         self._done = False
         self._downloads = Downloads(replay.archive, files)
         self._pool = ThreadPoolExecutor(min(len(self._readers), os.cpu_count() or 1), "archive")
@@ -125,7 +123,7 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, Po
                 return self._finish()
             until = min(r.horizon for r in self._readers)
             if self._replay.speed:
-                until = min(until, self._paced())
+                until = min(until, self._pace.reached(min(r.first for r in self._readers)))
             pieces = [piece for r in self._readers for piece in r.take(until)]
             if pieces:
                 return self._merge(pieces, until)
@@ -153,13 +151,6 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, Po
         status.duplicates = sum(r.duplicates for r in self._readers)
         status.missing = sum(r.missing for r in self._readers)
 
-    def _paced(self) -> int:
-        now = time.monotonic()
-        if self._begin is None:
-            self._begin = now, min(r.first for r in self._readers)
-        began, first = self._begin
-        return first + int((now - began) * self._replay.speed * SECOND)
-
     def _merge(self, pieces: list[Piece], until: int) -> list[tuple[str, Trades]]:
         """Merge by time, then by symbol, then by id: this order does not depend on how the files were cut."""
         trades = pieces[0].trades
@@ -176,17 +167,16 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, Po
                 place[order] = np.arange(len(order))
                 starts = place[starts]
         # A gap is handed out right before the trade behind it.
-        gaps: dict[int, list[tuple[int, ...]]] = {0: []}
+        gaps: dict[int, list[GapRow]] = {0: []}
         for piece, start in zip(pieces, starts.tolist(), strict=True):
             if piece.gap is not None:
                 found, symbol = piece.trades[["time", "symbol"]][0].tolist()
-                row = (*piece.gap, found, found, 0, symbol, _HOLE, _UNAVAILABLE)
-                gaps.setdefault(start, []).append(row)
+                gaps.setdefault(start, []).append(lost(symbol, *piece.gap, found))
         cuts = sorted(gaps)
         items = []
         for cut, end in zip(cuts, [*cuts[1:], len(trades)], strict=True):
             # Every trade before the horizon is known; without a horizon, every trade up to the last one is.
-            seen = until if end == len(trades) and until < _END else int(times[min(end, len(times) - 1)])
+            seen = until if end == len(trades) and until < END else int(times[min(end, len(times) - 1)])
             self._watermark = max(self._watermark, seen)
             items.append((self._key, Trades(trades[cut:end], self._watermark, np.array(gaps[cut], GAP))))
         for piece in pieces:
@@ -217,9 +207,9 @@ class _ArchivePartition(StatefulSourcePartition[tuple[str, Trades], dict[str, Po
         """Move the watermark behind the last day, so that every bar of it closes."""
         self._done = True
         self._status.done = True
-        end = ((self._replay.days[-1] - date(1970, 1, 1)).days + 1) * _DAY
+        end = midnight(self._replay.days[-1]) + DAY
         watermark = max(self._watermark, end) + self._replay.grace
-        return [(self._key, Trades(np.empty(0, TRADE), watermark, np.empty(0, GAP)))]
+        return [(self._key, Trades(NO_TRADES, watermark, np.empty(0, GAP)))]
 
     @override
     def snapshot(self) -> dict[str, Position]:

@@ -61,7 +61,9 @@ _BEST_MATCH: Final = "best match"
 _SURPLUS: Final = "surplus"  # a field more than there are columns
 _UNUSED: Final = "quote quantity"  # it is price * quantity
 
-_DAY: Final = 86_400 * SECOND
+DAY: Final = 86_400 * SECOND
+"""Length of a day, us."""
+
 _STRAY: Final = 3_600 * SECOND  # by which a trade may lie outside of its file's day
 
 _COMPRESSED: Final = (b"\x1f\x8b", b"x", b"\x28\xb5\x2f\xfd")  # how gzip, zlib and zstd begin
@@ -69,6 +71,11 @@ _COMPRESSED: Final = (b"\x1f\x8b", b"x", b"\x28\xb5\x2f\xfd")  # how gzip, zlib 
 _HEADER = re.compile(rb'"?[A-Za-z_]')
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def midnight(day: date) -> int:
+    """Return the time at which a day begins, us."""
+    return (day - date(1970, 1, 1)).days * DAY
 
 
 class ArchiveError(Exception):
@@ -126,7 +133,7 @@ class DayFile:
         :returns: TRADE blocks in the order of the lines, symbol 0.
         :raises ArchiveError: If the file cannot be read, or has lines and none of them is a trade of the day.
         """
-        begin = (self._day - date(1970, 1, 1)).days * _DAY
+        begin = midnight(self._day)
         found = 0
         is_first = True
         for text in _read_text(self._path, self._chunk):
@@ -134,7 +141,7 @@ class DayFile:
                 text = text[text.find(b"\n") + 1 :]  # noqa: PLW2901  without the header
             is_first = False
             rows, malformed = parse_lines(text, self._stream)
-            stray = (rows["time"] < begin - _STRAY) | (rows["time"] >= begin + _DAY + _STRAY)
+            stray = (rows["time"] < begin - _STRAY) | (rows["time"] >= begin + DAY + _STRAY)
             if stray.any():
                 malformed += [b"trade %d at %d us" % (row["id"], row["time"]) for row in rows[stray]]
                 rows = rows[~stray]

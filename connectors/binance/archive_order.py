@@ -28,7 +28,8 @@ _LEAST_CHUNK: Final = 1 << 16
 _CHUNKS: Final = 1 << 26  # bytes of text of all symbols; with what is parsed and read ahead three times that
 _MOST_ROWS: Final = 1 << 16  # in one piece that was sorted
 _MOST_WAITING: Final = 8_000_000  # rows of one symbol that wait for lower ids: 450 MB, two days of BTCUSDT
-_END: Final = 2**62  # behind every time and id
+END: Final = 2**62
+"""A time, or an id, behind all others."""
 
 
 class Downloads(Protocol):
@@ -128,12 +129,12 @@ class SymbolReader:
     @property
     def first(self) -> int:
         """Time of the next trade at hand, us."""
-        return int(self._pieces[0].times[0]) if self._pieces else _END
+        return int(self._pieces[0].times[0]) if self._pieces else END
 
     @property
     def horizon(self) -> int:
         """Time, us, before which every trade is at hand."""
-        return _END if self._needs_more else int(self._pieces[-1].times[-1])
+        return END if self._needs_more else int(self._pieces[-1].times[-1])
 
     def fill(self, pool: ThreadPoolExecutor, downloads: Downloads) -> "Future[Any] | None":
         """Have trades at hand, or know that there are no more.
@@ -223,7 +224,7 @@ class SymbolReader:
             waiting.append((int(rows["id"].min()), rows))
             if sum(len(block) for _, block in waiting) > _MOST_WAITING:
                 _LOG.warning("rows are too far out of order; going on without some", file=path.name)
-                safe, lowest = _END, None
+                safe, lowest = END, None
             ready, waiting = _below(safe, waiting)
             for at in range(0, len(ready), _MOST_ROWS):
                 yield self._hand_on(ready[at : at + _MOST_ROWS], day)
@@ -265,8 +266,8 @@ class SymbolReader:
         lowest = []
         for rows in DayFile(path, day, self._stream, self._chunk).blocks():
             ids = rows["id"][rows["id"] > last]
-            lowest.append(int(ids.min()) if len(ids) else _END)
-        lowest.append(_END)
+            lowest.append(int(ids.min()) if len(ids) else END)
+        lowest.append(END)
         return list(accumulate(reversed(lowest), min))[::-1]
 
 

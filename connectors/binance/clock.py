@@ -1,4 +1,4 @@
-"""The local clocks, and how far the exchange's clock is ahead of them."""
+"""The local clocks, the pace of a replay, and how far the exchange's clock is ahead of the local one."""
 
 import time
 from typing import Protocol
@@ -31,6 +31,29 @@ class SystemClock:
     def now(self) -> int:
         """Return the local time, us since the epoch."""
         return now_us()
+
+
+class Pace:
+    """How far a replay may go, at a multiple of the speed of what it replays. The first call starts it.
+
+    :arg speed: The multiple.
+    :arg unit: Ticks a second of the times of the replay.
+    """
+
+    def __init__(self, speed: float, unit: int) -> None:
+        self._rate = speed * unit
+        self._begin: tuple[float, int] | None = None
+
+    def reached(self, first: int) -> int:
+        """Return the time up to which the replay may go now.
+
+        :arg first: Time of the first thing to be replayed; only the first call uses it.
+        """
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, first
+        began, first = self._begin
+        return first + int((now - began) * self._rate)
 
 
 class ClockOffset:

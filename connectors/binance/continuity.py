@@ -1,8 +1,8 @@
-"""Put trades in id order, each id once, and name the ids that are missing. Pure: no I/O, no clock.
+"""Put trades in id order, each id once, and name the ids that are missing. No I/O, no clock.
 
-Trade ids of a symbol are consecutive, so the last id handed out is all there is to know about its past: the
-next trade is ``last + 1``, anything lower is a duplicate, anything higher means ids are missing, and is held
-until they have come, whether by the other connection, by REST, or not at all:
+Trade ids of a symbol are consecutive, so the last id that was handed out tells what the next one must be:
+``last + 1``. A lower id is a duplicate. A higher id means that ids are missing; its trade waits until they
+have come, by the other connection or by REST, or until they are given up:
 
 >>> feed = Continuity(symbols=1)
 >>> block = np.zeros(4, TRADE)
@@ -27,13 +27,14 @@ from kernels.id_order import sift
 from kernels.records import TRADE, Block
 
 NONE = -1
-"""Last id of a symbol of which no trade was seen yet."""
+"""The last id of a symbol without any trade yet."""
 
-_EMPTY = np.empty(0, TRADE)
+NO_TRADES = np.empty(0, TRADE)
+"""A TRADE block without trades."""
 
 
 class _Run:
-    """Trades of consecutive ids, in pieces as they came."""
+    """Trades of consecutive ids, in the pieces in which they came."""
 
     __slots__ = ("first", "last", "pieces")
 
@@ -44,7 +45,7 @@ class _Run:
 
 
 class _Waiting:
-    """Trades of one symbol that wait for lower ids: runs in id order, never touching each other."""
+    """Trades of one symbol that wait for lower ids: runs in id order, with missing ids between them."""
 
     __slots__ = ("firsts", "runs")
 
@@ -99,13 +100,13 @@ class _Waiting:
 
 
 class Continuity:
-    """Merge trades of many symbols from any number of connections and back-fills into one ordered stream.
+    """Merges trades of many symbols, from any number of connections and from REST, into one ordered stream.
 
-    :arg symbols: How many symbols; a trade's ``symbol`` indexes them.
-    :arg last: Last id handed out per symbol, ``NONE`` where there is none: the first trade that comes is
-        then taken as the start.
-    :arg limit: How many trades may wait for lower ids, over all symbols. Those that come when that many wait
-        are dropped, and will be missing like any other: one more gap, once the present one is healed.
+    :arg symbols: How many symbols there are; a trade's ``symbol`` is an index below that.
+    :arg last: Last id handed out of each symbol; ``NONE`` if there is none, and the first trade that comes is
+        the start.
+    :arg limit: How many trades of all symbols may wait for lower ids. Trades that come when so many wait are
+        dropped. They are missing then like any others: as one more gap, once the present one is closed.
     """
 
     def __init__(self, symbols: int, last: Iterable[int] | None = None, limit: int = 1_000_000) -> None:
@@ -122,7 +123,7 @@ class Continuity:
         self.dropped = 0
         """Trades dropped because ``limit`` was reached."""
         self.shed: set[int] = set()
-        """Symbols of which trades were so dropped; the caller clears it."""
+        """Symbols of which trades were dropped for that reason; the caller clears it."""
         self._blocked: NDArray[np.bool_] = np.zeros(symbols, np.bool_)
         self._waiting: dict[int, _Waiting] = {}
 
@@ -132,15 +133,16 @@ class Continuity:
         return list(self._waiting)
 
     def push(self, trades: Block) -> Block:
-        """Take a block in, return what can go on.
+        """Take a block, and return the trades that can be handed out now.
 
-        :arg trades: TRADE block: any symbols, any order, any duplicates; a negative symbol is left out.
-        :returns: TRADE block, in id order per symbol, otherwise in arrival order, or in that of time where
-            some had waited. May be ``trades`` itself.
+        :arg trades: TRADE block: any symbols, in any order, with duplicates; a trade whose symbol is negative
+            is left out.
+        :returns: TRADE block, each symbol in id order: in the order of arrival, or in order of time if some
+            of them had waited. May be ``trades`` itself.
         """
         n = len(trades)
         if n == 0:
-            return _EMPTY
+            return NO_TRADES
         ready = np.empty(n, np.int64)
         held = np.empty(n, np.int64)
         n_ready, n_held = sift(
@@ -178,7 +180,7 @@ class Continuity:
         return _in_step(out)
 
     def _within_limit(self, symbol: int, part: Block) -> Block:
-        """Leave out what there is no room for, but nothing that can go on at once."""
+        """Leave out trades for which there is no room, but none that can go on at once."""
         if self.held + len(part) <= self.limit:
             return part
         ids = part["id"]
@@ -205,14 +207,14 @@ class Continuity:
         return pieces
 
     def restart(self, symbol: int) -> None:
-        """Forget a symbol: the next trade that comes is its start."""
+        """Forget the ids of a symbol: its next trade is its start."""
         if symbol in self._waiting:
             self.held -= sum(run.last - run.first + 1 for run in self._waiting.pop(symbol).runs)
         self._blocked[symbol] = False
         self.last[symbol] = NONE
 
     def missing(self, symbol: int) -> list[tuple[int, int]]:
-        """Tell which ids of a symbol are missing below ones that came.
+        """Return the ids of a symbol that are missing below one that came.
 
         :returns: Closed ranges of ids, ascending.
         """
@@ -226,11 +228,11 @@ class Continuity:
         return ranges
 
     def skip(self, symbol: int, last: int) -> Block:
-        """Give up the ids of a symbol up to ``last``, as far as they are missing.
+        """Give up the missing ids of a symbol up to ``last``.
 
-        :returns: TRADE block of what waited for them.
+        :returns: TRADE block of the trades that waited for them.
         """
-        out: list[Block] = [_EMPTY]
+        out: list[Block] = [NO_TRADES]
         while symbol in self._waiting and self.last[symbol] < last:
             first_held = self._waiting[symbol].runs[0].first
             self.last[symbol] = min(last, first_held - 1)
@@ -240,7 +242,7 @@ class Continuity:
 
 
 def _in_step(blocks: list[Block]) -> Block:
-    """Join blocks of which those behind the first had waited: symbols that waited together go on together."""
+    """Join blocks, of which all but the first had waited: in order of time, across symbols."""
     if len(blocks) == 1:
         return blocks[0]
     together = Alignment()
@@ -250,10 +252,10 @@ def _in_step(blocks: list[Block]) -> Block:
 
 
 class Alignment:
-    """Keep the trades of symbols that catch up at different speeds in step: nothing newer than the slowest.
+    """Keeps trades back until all symbols have reached their time.
 
-    A page of back-fill holds a second of a busy market, or a day of a quiet one; handed out as they come, the
-    pages of one symbol would close bars for which another's trades are still to come.
+    A page of a backfill holds a second of a busy symbol, or a day of a quiet one. If pages were handed out as
+    they come, those of the quiet symbol would close bars that still miss trades of the busy one.
     """
 
     def __init__(self) -> None:
@@ -264,7 +266,7 @@ class Alignment:
         self._blocks: list[Block] = []
 
     def add(self, trades: Block) -> None:
-        """Keep a TRADE block, in id order per symbol, until its time comes."""
+        """Keep a TRADE block, each symbol in id order, until it is released."""
         if len(trades):
             self._blocks.append(trades)
             self.count += len(trades)
@@ -282,10 +284,10 @@ class Alignment:
         :returns: TRADE block in order of time, and of id per symbol.
         """
         if not self._blocks:
-            return _EMPTY
+            return NO_TRADES
         trades = np.concatenate(self._blocks)
-        # Should a symbol's time ever step back, its order of ids comes first: a running maximum, for all
-        # symbols at once, each lifted above the ones before it.
+        # If the time of a symbol steps back, its order of ids matters more: the rows are sorted by the latest
+        # time so far, a running maximum. One call does it for all symbols, each lifted above those before it.
         grouped = np.argsort(trades["symbol"], kind="stable")
         since = trades["time"][grouped] - trades["time"].min()
         lift = np.cumsum(np.diff(trades["symbol"][grouped], prepend=trades["symbol"][grouped[0]]) != 0)

@@ -1,7 +1,7 @@
-"""The socket thread of the live feed: connections, pings, clock readings and requests for missed trades.
+"""The thread of the live feed: its connections, pings, clock readings and requests for missed trades.
 
-It understands next to nothing of what it carries: it moves bytes, answers and notes of what happened to the
-connections, in the order in which they came, into a queue that the dataflow's thread empties.
+The thread does not decode what it receives. It puts bytes, answers of REST and changes of its connections
+into an inbox, in the order in which they happened. The dataflow's thread empties the inbox.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ _LOG = structlog.get_logger()
 _STREAMS_PER_CONNECTION: Final = 1024
 _STREAMS_PER_REQUEST: Final = 200  # in the URL, and in each SUBSCRIBE: keeps both near 4 kB
 _MESSAGE_INTERVAL: Final = 0.25  # s between messages of ours: the exchange takes 5 a second, pongs included
-_OVERLAP: Final = 2.0  # s that both deliver when one connection replaces another; the worst lag seen is 0.2
-_SILENCE: Final = 0.5  # s without a message after which a ping proves the connection alive
-_PING_INTERVAL: Final = 0.4  # s; with the pongs less than the 5 messages a second that the exchange takes
+_OVERLAP: Final = 2.0  # s during which a connection and its successor both deliver; the worst lag seen is 0.2
+_PING_AFTER: Final = 0.5  # s without a message after which a ping tests the connection
+_PING_INTERVAL: Final = 0.4  # s; with our pongs below the 5 messages a second that the exchange allows
 _SHORT_LIVED: Final = 5.0  # s; a connection that ends sooner counts as a failed attempt
 _MAX_BACKOFF: Final = 5.0  # s between attempts to connect, at most; the exchange allows one a second
 _REQUESTS_AT_ONCE: Final = 4
@@ -50,7 +50,7 @@ _CLOCK_INTERVAL: Final = 60.0
 
 @dataclass
 class FeedStatus:
-    """What the feed is doing, for a status line and for metrics; may be read from any thread."""
+    """What the feed is doing, for a status line and for metrics. Read it from any thread."""
 
     connections: dict[str, str] = field(default_factory=dict)
     """State of each connection, by name: ``connecting``, ``live`` or ``retiring``."""
@@ -71,7 +71,7 @@ class FeedStatus:
     overflows: int = 0
     """Messages dropped because the queue was full; their trades are fetched by REST."""
     buffered_bytes: int = 0
-    """Bytes received and not decoded yet."""
+    """Bytes received and not yet decoded."""
     held: int = 0
     """Trades that wait for lower ids, or for symbols that catch up more slowly."""
     open_gaps: int = 0
@@ -83,7 +83,7 @@ class FeedStatus:
     last_message: float = 0.0
     """Local time of the last message, s since the epoch; 0 before the first."""
     lag: float = float("nan")
-    """Local time of receipt minus event time of the last trade, s; includes the difference of the clocks."""
+    """Delay of the last trade, s: local time of receipt minus event time, so with the clocks' difference."""
     rest_requests: int = 0
     """Requests sent over REST."""
     weight_used: int = 0
@@ -98,7 +98,7 @@ class FeedStatus:
 
 
 class _Attempts:
-    """Keep connection attempts below the exchange's limit of 300 in 5 minutes."""
+    """Keeps connection attempts below the exchange's limit of 300 in 5 minutes."""
 
     def __init__(self, limit: int = 250, period: float = 300.0) -> None:
         self._limit = limit
@@ -118,7 +118,7 @@ class _Attempts:
 
 
 class _Session:
-    """One WebSocket connection: in the making, live, or on its way out."""
+    """One WebSocket connection, from before it is made until after it has ended."""
 
     connection: ClientConnection
     end: asyncio.Task[None]
@@ -142,7 +142,7 @@ class _Session:
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """How the socket thread behaves; see :class:`~connectors.binance.stream.BinanceSource`."""
+    """How the feed behaves; see :class:`~connectors.binance.stream.BinanceSource`."""
 
     market: str
     stream: str
@@ -153,12 +153,17 @@ class FeedOptions:
 
 
 class Feed:
-    """The socket thread: puts events into ``inbox``; who takes ``Frames`` out counts ``taken_bytes`` up."""
+    """The thread. It puts events into ``inbox``; who takes `Frames` out adds their bytes to ``taken_bytes``.
+
+    :arg symbols: The run's symbol table.
+    :arg options: How the feed behaves.
+    :arg status: Receives what the feed is doing.
+    """
 
     def __init__(self, symbols: Sequence[str], options: FeedOptions, status: FeedStatus) -> None:
         warm_up(split_websocket)  # not in the thread, where it could delay pings
         self.inbox: deque[Event] = deque()
-        self.received_bytes = 0  # written by the socket thread only
+        self.received_bytes = 0  # written by the feed's thread only
         self.taken_bytes = 0  # written by the dataflow's thread only
         self.error: BaseException | None = None
         """What ended the thread, if it was not :meth:`close`."""
@@ -191,7 +196,7 @@ class Feed:
     def close(self) -> None:
         """End the connections and the thread; wait for it."""
         self._ready.wait(10)
-        self._call(lambda: self._ended.set())  # noqa: PLW0108  it exists once the loop runs
+        self._call(lambda: self._ended.set())  # noqa: PLW0108  the event exists once the loop runs
         self._thread.join(10)
 
     def merging(self) -> list[int]:
@@ -229,7 +234,7 @@ class Feed:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the thread has ended
                 self._loop.call_soon_threadsafe(function)
 
-    # Called by the socket thread.
+    # Called by the feed's own thread.
 
     def _run(self) -> None:
         try:
@@ -264,7 +269,7 @@ class Feed:
                 await asyncio.gather(*(self._end(session) for session in list(self._sessions)))
 
     async def _keep_connected(self, group: int) -> None:
-        """Keep a group's streams subscribed for ever, opening the next connection before one must end."""
+        """Keep a group's streams subscribed, and open the next connection before one must end."""
         count = 0
         failures = 0
         session = await self._open(group, count, failures)
@@ -282,22 +287,23 @@ class Feed:
             following = await self._open(group, count, failures)
             if not session.end.done():
                 if session.cause == "stale":
-                    # It has been open, but what it sent was not all.
+                    # The connection was open, but did not deliver everything.
                     self.inbox.append(Down(group, "stale"))
                     self.inbox.append(Up(group))
-                # Both deliver for a while: the new one's first trades overlap with the old one's last.
+                # Both deliver for a while, so that no trade falls between the old one's last and the new
+                # one's first.
                 retiring = asyncio.create_task(self._end(session, _OVERLAP))
                 self._retiring.add(retiring)
                 retiring.add_done_callback(self._retiring.discard)
             session = following
 
     async def _open(self, group: int, count: int, failures: int) -> _Session:
-        """Connect and subscribe, however long it takes."""
+        """Connect and subscribe; retry until that succeeds."""
         name = f"{group}.{count}"
         hosts = self._options.endpoints.ws
         while True:
             if failures:
-                # Full jitter, so that many clients of an exchange that restarts don't come back in step.
+                # Full jitter: after a restart of the exchange its clients should not all come back at once.
                 ceiling = min(0.1 * 2 ** min(failures, 9), _MAX_BACKOFF)
                 await asyncio.sleep(random.uniform(0.05, ceiling))  # noqa: S311
             await self._attempts.take()
@@ -347,21 +353,21 @@ class Feed:
             self._options.life * random.uniform(0.95, 1.0),  # noqa: S311
             session.retire.set,
         )
-        session.end = asyncio.create_task(self._outlive(session))
+        session.end = asyncio.create_task(self._wait_for_end(session))
         self._sessions.add(session)
         self._alive[session.group] += 1
         if self._alive[session.group] == 1:
             self.inbox.append(Up(session.group))
         self._set_state(session.name, "live")
         self._status.endpoint = base
-        # Who was told of the outage is told of its end.
+        # A user who was warned of the outage is told of its end.
         log = _LOG.warning if self._told_unreachable else _LOG.info
         log("connected", connection=session.name, endpoint=base, streams=len(streams))
         self._told_unreachable = False
         return session
 
-    async def _outlive(self, session: _Session) -> None:
-        """Wait for the end of a connection, and note it."""
+    async def _wait_for_end(self, session: _Session) -> None:
+        """Wait for the end of a connection, and report it."""
         await session.connection.wait_closed()
         self._sessions.discard(session)
         self._set_state(session.name, None)
@@ -387,7 +393,7 @@ class Feed:
         if not session.subscribed:
             for _ in range(buffer.count(b'"result"', 0, ends[-1])):
                 session.acknowledged.release()
-        self._recover()
+        self._resume_after_overflow()
         if self._overflowed or self.received_bytes - self.taken_bytes > self._options.queue_bytes:
             self._overflowed.add(session.group)
             status.overflows += len(starts)
@@ -395,8 +401,8 @@ class Feed:
         self.received_bytes += len(buffer)
         self.inbox.append(Frames(session.group, buffer, starts, ends, now))
 
-    def _recover(self) -> None:
-        """Go on after an overflow, once half of the queue is empty: one long gap beats many short ones."""
+    def _resume_after_overflow(self) -> None:
+        """Go on after an overflow once half of the queue is empty: one long gap is better than many short."""
         if self._overflowed and self.received_bytes - self.taken_bytes <= self._options.queue_bytes // 2:
             for group in self._overflowed:
                 self.inbox.append(Down(group, "overflow"))
@@ -411,26 +417,27 @@ class Feed:
         await asyncio.wait([session.end])
 
     def _set_state(self, name: str, state: str | None) -> None:
-        # A new dict each time: others iterate over it.
+        # A new dict each time, because other threads iterate over it.
         states = {key: value for key, value in self._status.connections.items() if key != name}
         self._status.connections = states if state is None else {**states, name: state}
 
     async def _watch(self, rest: RestClient) -> None:
-        """Ping connections that are silent; end those that don't answer."""
+        """Ping connections that are silent, and end those that do not answer."""
         while True:
             await asyncio.sleep(0.1)
-            self._recover()
+            self._resume_after_overflow()
             self._status.rest_requests = rest.requests
             self._status.weight_used = rest.budget.used
             for session in list(self._sessions):
                 with contextlib.suppress(ConnectionClosed):
-                    await self._prove(session)
+                    await self._test(session)
 
-    async def _prove(self, session: _Session) -> None:
+    async def _test(self, session: _Session) -> None:
+        """Ping a connection that is silent, and report that it is alive once it answers."""
         silent = time.monotonic() - session.last_received
         if session.ping is None:
             now = time.monotonic()
-            if silent > _SILENCE and now - session.pinged > _PING_INTERVAL:
+            if silent > _PING_AFTER and now - session.pinged > _PING_INTERVAL:
                 session.pinged = now
                 sent = now_us()
                 pong = await session.connection.ping()
@@ -456,7 +463,7 @@ class Feed:
             await asyncio.sleep(_CLOCK_INTERVAL)
 
     async def _check_symbols(self, rest: RestClient) -> None:
-        """Name the symbols that the exchange does not know: it says nothing of them, and sends nothing."""
+        """Log symbols that the exchange does not know: it accepts their streams, and never sends anything."""
         with contextlib.suppress(RestError):
             states = await rest.symbols(self._symbols)
             unknown = [symbol for symbol in self._symbols if symbol not in states]
@@ -469,7 +476,7 @@ class Feed:
                 _LOG.warning(f"not trading on Binance {self._options.market} now: {', '.join(halted)}")
 
     async def _back_fill(self, rest: RestClient) -> None:
-        """Answer requests for trades, one at a time, those that go furthest back first."""
+        """Answer requests for trades one by one, the most urgent first."""
         aggregate = self._options.stream == "aggTrade"
         while True:
             await self._wanted.acquire()

@@ -8,10 +8,26 @@ import numpy as np
 
 from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, Block
 
+_HOLE: Final = GAP_CAUSES.index("hole")
 _OPEN: Final = GAP_REPAIRS.index("open")
 _REST: Final = GAP_REPAIRS.index("rest")
 _LATE: Final = GAP_REPAIRS.index("late")
 _UNAVAILABLE: Final = GAP_REPAIRS.index("unavailable")
+
+
+GapRow = tuple[int, int, int, int, int, int, int, int]
+"""The fields of a GAP."""
+
+
+def lost(symbol: int, first: int, last: int, time: int) -> GapRow:
+    """Return the row of ids that a replay does not have, and that nobody can be asked for.
+
+    :arg symbol: Index of the symbol.
+    :arg first: First id that is missing.
+    :arg last: Last one.
+    :arg time: Time of the trade behind them, us.
+    """
+    return first, last, time, time, 0, symbol, _HOLE, _UNAVAILABLE
 
 
 @dataclass
@@ -42,7 +58,7 @@ class GapBook:
 
     def __init__(self) -> None:
         self._open: dict[int, list[_Gap]] = {}
-        self._rows: list[tuple[int, int, int, int, int, int, int, int]] = []
+        self._rows: list[GapRow] = []
 
     def __len__(self) -> int:
         return sum(len(gaps) for gaps in self._open.values())

@@ -5,13 +5,12 @@
     source = RecordingSource(["recordings/btcusdt_20240808.gz"], ["BTCUSDT"])
 
 A recording is a text file, plain or gzip, with one message a line: the local time of its arrival in
-nanoseconds, a space, and the message as it came. Several files, say one per symbol and day, are merged by
-that time; everything that is no trade of a wanted symbol is passed over.
+nanoseconds, a space, and the message as it came. Several files, for example one for each symbol and day, are
+merged by that time. Messages that are no trades of a wanted symbol are passed over.
 """
 
 import gzip
 import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,29 +23,27 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from connectors.binance.continuity import Continuity
+from connectors.binance.clock import Pace
+from connectors.binance.continuity import NO_TRADES, Continuity
 from connectors.binance.decoder import TradeDecoder
+from connectors.binance.gap_book import GapRow, lost
 from kernels.compile import warm_up
 from kernels.frames import split_recorded_lines
-from kernels.records import GAP, GAP_CAUSES, GAP_REPAIRS, TRADE, Block, Trades
+from kernels.records import GAP, Block, Trades
 
 _LOG = structlog.get_logger()
 
 _CHUNK = 1 << 20
 _MOST_HELD = 10_000  # trades of one symbol that wait for lower ids; in one file those come soon or never
 _STOPPED = 2**62
-_HOLE = GAP_CAUSES.index("hole")
-_UNAVAILABLE = GAP_REPAIRS.index("unavailable")
-
-_EMPTY = np.empty(0, TRADE)
 
 
 class RecordingError(Exception):
-    """A recording that cannot be read: one line that says which, and what was expected."""
+    """A recording that cannot be read: one line that says which one, and what was expected."""
 
 
 class _Position(TypedDict):
-    """Where a replay stands: what was handed out, and nothing else."""
+    """Up to where a replay was handed out."""
 
     offsets: dict[str, int]  # by file, bytes, uncompressed
     last: dict[str, int]  # last id handed out, by symbol
@@ -59,7 +56,7 @@ class RecordingStatus:
 
     frames: int = 0
     malformed: int = 0
-    """Lines that do not begin with a time, or whose message is neither a trade nor anything else valid."""
+    """Lines that do not begin with a time, or whose message is no valid message of any kind."""
     trades: int = 0
     bytes: int = 0
     """Bytes of messages read, uncompressed."""
@@ -85,11 +82,11 @@ class _Reader:
         self.offset = offset
         self._begin = offset  # of the chunk at hand
         self._next = 0
-        self._told = False
+        self._warned = False
         self.fill()
 
     def fill(self) -> None:
-        """Read the next chunk when all lines of this one are taken."""
+        """Read the next chunk once all lines of this one are taken."""
         if self._next < len(self._times) or self._file.closed:
             return
         pieces, size = [self._rest], len(self._rest)
@@ -111,8 +108,8 @@ class _Reader:
         bad = self._times < 0
         if bad.any():
             self._status.malformed += int(bad.sum())
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 _LOG.warning(
                     "passed over a line that is not '<receive ns> <message>'; more are only counted",
                     file=str(self._path),
@@ -120,7 +117,7 @@ class _Reader:
                 )
             good = np.flatnonzero(~bad)
             self._starts, self._ends, self._times = self._starts[good], self._ends[good], self._times[good]
-        # Merging wants ascending times; a recorder's clock may step back.
+        # Files are merged by ascending times, but a recorder's clock may step back.
         np.maximum.accumulate(self._times, out=self._times)
         self._next = 0
         if not len(self._times):
@@ -131,7 +128,7 @@ class _Reader:
         """Read a piece of the file; close it at its end, or where it is damaged."""
         more = b""
         try:
-            more = self._file.read1(_CHUNK)  # what can be had of a damaged file, read() would throw away
+            more = self._file.read1(_CHUNK)  # of a damaged file, read() would throw away the readable part
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             _LOG.warning(
                 "the recording is damaged; replaying what is whole", file=str(self._path), why=str(error)
@@ -142,12 +139,12 @@ class _Reader:
 
     @property
     def first(self) -> int:
-        """Time of the next line, ns; after all others at the end of the file."""
+        """Time of the next line, ns; behind all others at the end of the file."""
         return int(self._times[self._next]) if self._next < len(self._times) else _STOPPED
 
     @property
     def horizon(self) -> int:
-        """Time up to which the lines at hand are all there are, ns."""
+        """Time, ns, up to which every line is at hand."""
         return int(self._times[-1]) if self._next < len(self._times) else _STOPPED
 
     def take(self, until: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -183,7 +180,7 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
         self._key = key
         self._replay = replay
         self._decoder = TradeDecoder(replay.symbols)
-        self._gaps: list[tuple[int, ...]] = []
+        self._gaps: list[GapRow] = []
         offsets = resume["offsets"] if resume else {}
         last = resume["last"] if resume else {}
         self._continuity = Continuity(
@@ -191,9 +188,9 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
         )
         self._watermark = resume["watermark"] if resume else 0
         self._readers = [_Reader(path, offsets.get(path.name, 0), replay.status) for path in replay.files]
-        self._begin: tuple[float, int] | None = None
+        self._pace = Pace(replay.speed, 1_000_000_000)
         self._done = False
-        self._safe = self._offsets()  # nothing read before these waits for lower ids
+        self._safe = self._offsets()  # no trade before these offsets waits for lower ids
 
     @override
     def next_batch(self) -> list[tuple[str, Trades]]:
@@ -205,7 +202,7 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
         if until == _STOPPED:
             return self._finish()
         if self._replay.speed:
-            until = min(until, self._paced())
+            until = min(until, self._pace.reached(min(reader.first for reader in self._readers)))
         out = self._continuity.push(self._decode([(r, *r.take(until)) for r in self._readers]))
         if self._continuity.held > _MOST_HELD // 2:
             out = np.concatenate([out, self._give_up()])
@@ -213,20 +210,13 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
             self._safe = self._offsets()
         return self._emit(out)
 
-    def _paced(self) -> int:
-        now = time.monotonic()
-        if self._begin is None:
-            self._begin = now, min(reader.first for reader in self._readers)
-        began, first = self._begin
-        return first + int((now - began) * self._replay.speed * 1e9)
-
     def _decode(
         self, taken: Sequence[tuple[_Reader, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
     ) -> Block:
-        """Decode lines of all files in the order in which they came."""
+        """Decode lines of all files in the order of their arrival."""
         taken = [part for part in taken if len(part[1])]
         if not taken:
-            return _EMPTY
+            return NO_TRADES
         pieces, starts, ends, at = [], [], [], 0
         for reader, first, last, _ in taken:
             pieces.append(memoryview(reader.chunk)[first[0] : last[-1]])
@@ -247,22 +237,25 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
         return trades
 
     def _give_up(self) -> Block:
-        """Go on without the ids that did not come: a recording has no other place to ask."""
-        parts = [_EMPTY]
+        """Go on without the ids that did not come: they cannot be asked for anywhere else."""
+        parts = [NO_TRADES]
         for symbol in self._continuity.blocked:
             for first, last in self._continuity.missing(symbol):
                 parts.append(self._continuity.skip(symbol, last))
-                found = parts[-1]["time"][0]
-                self._gaps.append((first, last, found, found, 0, symbol, _HOLE, _UNAVAILABLE))
+                found = int(parts[-1]["time"][0])
+                self._gaps.append(lost(symbol, first, last, found))
         return np.concatenate(parts)
 
     def _finish(self) -> list[tuple[str, Trades]]:
-        """Hand out what waited, and close every bar that is over: no trade will come late any more."""
+        """Hand out what waited, and close every bar that is over: no trade can be late any more."""
         self._done = True
         items = self._emit(self._give_up())
         self._safe = self._offsets()
         self._replay.status.done = True
-        return [*items, (self._key, Trades(_EMPTY, self._watermark + self._replay.grace, np.empty(0, GAP)))]
+        return [
+            *items,
+            (self._key, Trades(NO_TRADES, self._watermark + self._replay.grace, np.empty(0, GAP))),
+        ]
 
     def _emit(self, trades: Block) -> list[tuple[str, Trades]]:
         gaps = np.array(self._gaps, GAP)
@@ -294,9 +287,9 @@ class _RecordingPartition(StatefulSourcePartition[tuple[str, Trades], _Position]
 def find_recordings(paths: Sequence[str | Path]) -> Iterator[Path]:
     """List the files of a recording, those of a folder by name.
 
-    :arg paths: files or folders.
-    :returns: the files.
-    :raises RecordingError: when one is not there, or a folder is empty.
+    :arg paths: Files or folders.
+    :returns: The files.
+    :raises RecordingError: If one does not exist, or a folder is empty.
     """
     for path in map(Path, paths):
         if path.is_dir():
@@ -313,7 +306,15 @@ def find_recordings(paths: Sequence[str | Path]) -> Iterator[Path]:
 
 
 class RecordingSource(FixedPartitionedSource[tuple[str, Trades], _Position]):
-    """Trades of recorded files, merged by the time at which they came."""
+    """Trades of recorded files, merged by the time of their arrival.
+
+    :arg paths: Files or folders.
+    :arg symbols: The run's symbol table.
+    :arg speed: How many times the recorded speed; 0 for as fast as possible.
+    :arg grace: By how many us the watermark moves on at the end: the flow's allowed lateness.
+    :arg stop: Ends the replay gracefully when set.
+    :raises RecordingError: If there is nothing to read.
+    """
 
     def __init__(
         self,
@@ -324,15 +325,6 @@ class RecordingSource(FixedPartitionedSource[tuple[str, Trades], _Position]):
         grace: int = 0,
         stop: threading.Event | None = None,
     ) -> None:
-        """Init.
-
-        :arg paths: files or folders.
-        :arg symbols: the run's symbol table.
-        :arg speed: how many times the recorded speed; 0 for as fast as it goes.
-        :arg grace: us by which the watermark moves on at the end: the flow's allowed lateness.
-        :arg stop: ends the replay gracefully when set.
-        :raises RecordingError: when there is nothing to read.
-        """
         warm_up(split_recorded_lines)
         files = list(find_recordings(paths))
         if len({path.name for path in files}) < len(files):

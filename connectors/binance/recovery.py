@@ -22,11 +22,11 @@ import structlog
 from numpy.typing import NDArray
 
 from connectors.binance.clock import Clock, ClockOffset
-from connectors.binance.continuity import NONE, Alignment, Continuity
+from connectors.binance.continuity import NO_TRADES, NONE, Alignment, Continuity
 from connectors.binance.events import Arrived, ClockReading, Down, Liveness, Notice, Page, Request, Up
 from connectors.binance.gap_book import GapBook, OpenGap
 from connectors.binance.rest import UnavailableError
-from kernels.records import SECOND, TRADE, Block, Trades
+from kernels.records import SECOND, Block, Trades
 
 _LOG = structlog.get_logger()
 
@@ -38,7 +38,6 @@ _SILENCE: Final = 30.0  # s without a message after which REST is asked whether 
 _FRESH: Final = 5 * SECOND  # us; a trade this old that REST knows and the stream did not send was lost
 _IDS_RESTARTED: Final = SECOND  # us by which a trade with an old id is newer than the newest one handed out
 _OUTPUT_INTERVAL: Final = 0.1  # s between outputs that only move the watermark
-_NO_TRADES: Final = np.empty(0, TRADE)
 
 
 class RecoveryState(TypedDict):
@@ -212,7 +211,7 @@ class Recovery:
         if not (has_trades or len(gaps) or is_due):
             return None
         self._last_output = now
-        trades = self._out[0] if len(self._out) == 1 else np.concatenate([_NO_TRADES, *self._out])
+        trades = self._out[0] if len(self._out) == 1 else np.concatenate([NO_TRADES, *self._out])
         return Trades(trades, self.watermark, gaps)
 
     # What happened.

@@ -1,7 +1,7 @@
-"""Fetch trades, klines and the exchange's time over REST, inside the exchange's weight limits.
+"""Fetch trades, klines and the exchange's time over REST, within the exchange's weight limits.
 
-No key is needed. Hosts are tried in turn; what the exchange says of its limits (``X-MBX-USED-WEIGHT-1M``,
-``Retry-After``, 429, 418) is obeyed, over all hosts, as the limit is per IP address:
+No key is needed. Hosts are tried in turn. The client obeys what the exchange says of its limits
+(``X-MBX-USED-WEIGHT-1M``, ``Retry-After``, 429, 418) for all hosts together, as the limit is per IP address:
 
 >>> async def last_trades() -> Block:
 ...     async with RestClient("spot", ["https://api.binance.com"]) as rest:
@@ -32,9 +32,22 @@ _T = TypeVar("_T")
 PAGE: Final = 1000
 """Most trades or klines that one request returns."""
 
-_SHORTEST_BAR: Final = 0.5  # s that a host is left alone after it barred this address, doubling
+KLINE_COLUMNS: Final = {
+    "open": 1,
+    "high": 2,
+    "low": 3,
+    "close": 4,
+    "volume": 5,
+    "quote_volume": 7,
+    "trades": 8,
+    "taker_buy_volume": 9,
+    "taker_buy_quote_volume": 10,
+}
+"""Where a kline has the fields of a BAR; column 0 is its open time."""
+
+_SHORTEST_BAR: Final = 0.5  # s without requests to a host that barred this address; doubles each time
 _LONGEST_BAR: Final = 120.0
-_BARRED_NOTICE: Final = 5  # answers of 403 or 451 in a row after which it is said: fewer may be a mishap
+_BARRED_NOTICE: Final = 5  # answers of 403 or 451 in a row after which this is logged
 
 
 @dataclass(frozen=True)
@@ -75,10 +88,10 @@ class UnavailableError(RestError):
 
 @dataclass
 class WeightBudget:
-    """How much request weight this minute still has room for. Pure: the caller says what time it is.
+    """How much request weight may still be used this minute. No clock: the caller says what time it is.
 
     :arg limit: Weight per minute and IP address that the exchange allows.
-    :arg share: Part of the limit that is used; the rest is left to other programs behind the same address.
+    :arg share: Part of the limit that is used; the rest is for other programs behind the same address.
     """
 
     limit: int
@@ -89,26 +102,27 @@ class WeightBudget:
     _paused_until: float = field(default=0.0, repr=False)
 
     def delay(self, weight: int, now: float) -> float:
-        """Tell how long to wait before a request of this weight may be sent, in seconds; 0 counts it as sent.
+        """Return for how many seconds a request must wait; if 0, the request counts as sent.
 
+        :arg weight: Weight of the request.
         :arg now: Local time, s since the epoch.
         """
         if now < self._paused_until:
             return self._paused_until - now
         self._roll(now)
         if self.used > 0 and self.used + weight > self.limit * self.share:
-            # A quarter of a second on top: the exchange's minute is not exactly ours.
+            # A quarter of a second more, as the exchange's minute does not begin exactly with ours.
             return 60 - now % 60 + 0.25
         self.used += weight
         return 0.0
 
     def report(self, used: int, now: float) -> None:
-        """Note the weight that the exchange says was used this minute."""
+        """Note the weight that was used this minute, as the exchange reports it."""
         self._roll(now)
         self.used = max(self.used, used)
 
     def pause(self, seconds: float, now: float) -> None:
-        """Send nothing for so many seconds, as the exchange demanded."""
+        """Allow no request for some seconds, as the exchange demanded."""
         self._paused_until = max(self._paused_until, now + seconds)
 
     def _roll(self, now: float) -> None:
@@ -119,9 +133,9 @@ class WeightBudget:
 
 
 class RestClient:
-    """Ask the exchange, patiently: every method retries until it has an answer or a refusal for good.
+    """Asks the exchange. Every method retries until there is an answer, or a refusal for good.
 
-    Wrap calls in ``asyncio.timeout`` to give up earlier. One client belongs to one event loop.
+    Wrap calls in ``asyncio.timeout`` to give up earlier. A client belongs to one event loop.
 
     :arg market: ``spot`` or ``usdm``.
     :arg endpoints: Base URLs, tried in turn.
@@ -144,11 +158,11 @@ class RestClient:
         self.requests = 0
         """Requests sent."""
         self.failures = 0
-        """Requests that failed or were refused for now (429, 418, 403, 5xx, time-out, no connection)."""
+        """Requests that failed or were refused for now (429, 418, 403, 5xx, no answer, no connection)."""
         self.waits_until = 0.0
         """Local time, s since the epoch, until which a request waits, or waited, for the weight limit."""
         self.problem = ""
-        """Why the last request that failed did."""
+        """Why the last failed request failed."""
         self._timeout = timeout
         self._clock = clock
         self._current = 0
@@ -175,7 +189,7 @@ class RestClient:
 
     @property
     def endpoint(self) -> str:
-        """The host that is asked first now."""
+        """The host that is asked first."""
         return self.endpoints[self._current]
 
     async def time(self) -> int:
@@ -226,7 +240,8 @@ class RestClient:
 
         params = {"showPermissionSets": "false"} if self.market == "spot" else {}
         if self.market == "spot" and len(names) <= 100:
-            # One unknown name makes the exchange refuse the request; the whole list has megabytes.
+            # The exchange refuses the request if it does not know one of the names. The whole list is some
+            # MB.
             with contextlib.suppress(RestError):
                 some = {**params, "symbols": orjson.dumps(names).decode()}
                 return await self._get("exchangeInfo", some, states)
@@ -266,7 +281,7 @@ class RestClient:
         return self.endpoints[self._current :] + self.endpoints[: self._current]
 
     async def _try(self, host: str, path: str, params: Mapping[str, str]) -> bytes | None:
-        """Ask one host once; None if another, or the same later, may have the answer."""
+        """Ask one host once; None if another host, or the same one later, may answer."""
         assert self._session is not None
         self.requests += 1
         try:
@@ -291,7 +306,7 @@ class RestClient:
         if status in (403, 451):
             self._bar(host, now)
             return None
-        # A missing key, or a path that this host does not have: the host will never answer this.
+        # A key is missing, or the host does not have this path: it will never answer this.
         if status in (401, 404) or code in (-2014, -2015, -1002):
             self._refused.add((host, path))
             return None
@@ -301,7 +316,7 @@ class RestClient:
         return None
 
     def _bar(self, host: str, now: float) -> None:
-        """Leave a host alone for a while, longer each time: its firewall counts on."""
+        """Send nothing to a host for a while, longer each time: its firewall counts these requests too."""
         length = min(2 * self._barred.get(host, (0.0, _SHORTEST_BAR / 2))[1], _LONGEST_BAR)
         self._barred[host] = now + length, length
         self._bars += 1
@@ -324,7 +339,7 @@ def _error(body: bytes) -> tuple[int, str]:
         parsed = orjson.loads(body)
         return int(parsed["code"]), str(parsed["msg"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        page = body.lstrip().startswith(b"<")  # of a firewall or a proxy: nothing for one line
+        page = body.lstrip().startswith(b"<")  # the page of a firewall or a proxy is too long for one line
         return 0, "" if page else body[:200].decode("utf-8", "replace")
 
 

@@ -142,17 +142,17 @@ def _is_of_feed(state: FeedState | None, options: FeedOptions) -> bool:
 class BinanceSource(FixedPartitionedSource[tuple[str, Trades], FeedState]):
     """Binance's trades, live: items are ``(partition's name, Trades)``.
 
-    Within a symbol trades come in id order, each id once. Ids that were missed, be it for a lost connection,
-    a restart or a full queue, are fetched by REST and come before any newer trade of that symbol; every gap
-    is a row in ``Trades.gaps``, when detected and again once its last trade was handed out. On resume the
-    source goes on behind the last trade that was handed out.
+    The trades of a symbol come in id order, each id once. Ids that were missed, because of a lost connection,
+    a restart or a full queue, are fetched by REST, and come before any newer trade of that symbol. Every gap
+    is a row in ``Trades.gaps``: when it is detected, and again after its last trade was handed out. After a
+    restart the source goes on behind the last trade that was handed out.
 
-    A single missing id holds up its own symbol only. After a lost connection or a restart, when every symbol
-    may have missed some, all come in order of time until the slowest has caught up.
+    A missing id delays its own symbol only. After a lost connection or a restart, when every symbol may have
+    missed some trades, all symbols come in order of time until the slowest has caught up.
 
     ``Trades.watermark`` is the newest trade time. In a silent market it follows the exchange's clock, as long
-    as the connection is proven alive by pongs; it stands still while there is no connection, and waits for
-    the trades that are being fetched.
+    as pongs show that the connection is alive. It stands still while there is no connection, and waits for
+    trades that are being fetched.
 
     :arg symbols: The run's symbol table, upper case; a trade's ``symbol`` indexes it.
     :arg market: ``spot`` or ``usdm``.
@@ -160,15 +160,15 @@ class BinanceSource(FixedPartitionedSource[tuple[str, Trades], FeedState]):
     :arg endpoints: Where the exchange is; Binance itself by default.
     :arg stop: Ends the source once set: the dataflow takes its last snapshot and finishes.
     :arg status: Receives what the feed is doing.
-    :arg grace: Seconds by which the watermark of a silent market stays behind the exchange's clock.
+    :arg grace: By how many seconds the watermark of a silent market stays behind the exchange's clock.
     :arg patience: Seconds without an answer from REST after which nothing but the symbol itself waits for an
         open gap.
     :arg life: Seconds after which a connection is replaced; the exchange ends them after 24 h.
     :arg stale: Seconds without an answer after which a connection counts as lost.
-    :arg queue_bytes: Most bytes received and not yet decoded; more are dropped, and fetched by REST.
-    :arg max_held: Most trades that may wait for lower ids; more are dropped, and fetched by REST. As many
-        again may wait for symbols that catch up more slowly; beyond that, they no longer wait.
-    :raises ValueError: If market or stream are unknown, or a symbol is named twice.
+    :arg queue_bytes: How many bytes may wait to be decoded; more are dropped, and fetched by REST.
+    :arg max_held: How many trades may wait for lower ids; more are dropped, and fetched by REST. As many
+        again may wait for symbols that catch up more slowly; if there are more, they no longer wait.
+    :raises ValueError: If the market or stream is unknown, or a symbol is named twice.
     """
 
     def __init__(

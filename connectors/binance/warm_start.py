@@ -15,12 +15,13 @@ import structlog
 from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
+from connectors.binance.continuity import NO_TRADES
 from connectors.binance.decoder import microseconds
 from connectors.binance.endpoints import Endpoints
 from connectors.binance.feed import FeedStatus
-from connectors.binance.rest import PAGE, RestClient, RestError
+from connectors.binance.rest import KLINE_COLUMNS, PAGE, RestClient, RestError
 from connectors.binance.stream import BinanceSource, FeedState
-from kernels.records import BAR, GAP, SECOND, TRADE, Block, Trades
+from kernels.records import BAR, GAP, SECOND, Block, Trades
 
 _LOG = structlog.get_logger()
 
@@ -32,16 +33,6 @@ _INTERVALS = {
     24 * _HOUR: "1d",
 }
 _AT_ONCE = 8  # requests under way; each is answered in some 50 ms
-_COLUMNS = {
-    "open": 1,
-    "high": 2,
-    "low": 3,
-    "close": 4,
-    "volume": 5,
-    "quote_volume": 7,
-    "taker_buy_volume": 9,
-    "taker_buy_quote_volume": 10,
-}
 
 
 async def load_klines(
@@ -81,9 +72,8 @@ def _bars(rows: list[list[Any]], symbol: int, length: int, end: int) -> Block:
     block = np.zeros(len(rows), BAR)
     if rows:
         block["open_time"] = [microseconds(row[0]) for row in rows]
-        for name, column in _COLUMNS.items():
+        for name, column in KLINE_COLUMNS.items():
             block[name] = [float(row[column]) for row in rows]
-        block["trades"] = [row[8] for row in rows]
     block["timeframe"], block["symbol"] = length, symbol
     block["first_id"] = block["last_id"] = -1
     return block[block["open_time"] < end]
@@ -110,7 +100,7 @@ class _WarmPartition(StatefulSourcePartition[tuple[str, Trades], FeedState]):
         items = list(items)
         times = [int(item.trades["time"][0]) for _, item in items if len(item.trades)]
         if times:
-            history = Trades(np.empty(0, TRADE), 0, np.empty(0, GAP), self._load(min(times)))
+            history = Trades(NO_TRADES, 0, np.empty(0, GAP), self._load(min(times)))
             self._load = None
             items.insert(0, (self._key, history))
         return items
