@@ -190,7 +190,7 @@ class Recovery:
         :arg merging: Groups that have two connections now, so that ids may come out of order.
         :arg waits_for_weight: Whether requests wait, or have just waited, for the exchange's weight limit.
         """
-        if len(self._book):
+        if self._book.symbols:
             self._close_gaps()
         for event in events:
             self._take(event)
@@ -205,7 +205,7 @@ class Recovery:
 
     def _output(self, advanced: bool) -> Trades | None:
         gaps = self._book.take()
-        has_trades = any(len(block) for block in self._out)
+        has_trades = any(map(len, self._out))
         now = self._clock.monotonic()
         is_due = advanced and now - self._last_output >= _OUTPUT_INTERVAL
         if not (has_trades or len(gaps) or is_due):
