@@ -110,9 +110,10 @@ def tolerances(rows: pl.DataFrame) -> dict[str, Floats]:
         of_beta += np.where((method == "kalman") & (x > 0), 8 * ROUNDING * y / x, 0)
         noise = 8 * ROUNDING * (sy + beta * sx) + lost * beta * sx
         of_spread = noise + of_beta * x + 4 * ROUNDING * (y + beta * x)
-        share = np.nan_to_num(noise / get("spread_std"))
-        in_window = relative + 100 * np.nan_to_num(noise / get("spread_deviation"))
-        of_residuals = RELATIVE + 1_600 * np.nan_to_num(ROUNDING * sy / get("residual_deviation"))
+        share = _share(noise, get("spread_std"))
+        in_window = relative + 100 * _share(noise, get("spread_deviation"))
+        of_adf = relative + 10 * _share(noise, get("adf_smallest"))
+        of_coint = RELATIVE + 160 * _share(ROUNDING * sy, get("coint_smallest"))
         of_returns = RELATIVE + 4 * ROUNDING / np.fmin(get("volatility_y"), get("volatility_x"))
         result = {
             "hedge_ratio": of_beta,
@@ -133,7 +134,7 @@ def tolerances(rows: pl.DataFrame) -> dict[str, Floats]:
             "variance_ratio": in_window * (1 + get("variance_ratio")),
             "variance_ratio_z": in_window * (1 + get("variance_ratio_z")),
         }
-        for test, known in (("adf", in_window), ("coint", of_residuals)):
+        for test, known in (("adf", of_adf), ("coint", of_coint)):
             t = get(f"{test}_statistic")
             # A regression that fits almost perfectly has residuals of the last digits, and a t that is huge.
             result[f"{test}_statistic"] = known * (1 + t) + 8 * ROUNDING * t**2
@@ -163,6 +164,11 @@ def _forgotten(rows: pl.DataFrame) -> NDArray[np.bool_]:
     weighted = rows["weighted_deviation_x"].to_numpy()
     little = np.isnan(weighted) | (8 * ROUNDING * np.abs(rows["value_x"].to_numpy()) > 1e-7 * weighted)
     return np.asarray((rows["method"] == "rls").to_numpy() & (rows["deviation_x"] == 0).to_numpy() & little)
+
+
+def _share(part: Floats, of: Floats) -> Floats:
+    """Divide; 0 where there is nothing to divide by, as the statistic is not defined there."""
+    return np.asarray(part / np.where(of > 0, of, np.inf))
 
 
 def _of_tls(beta: Floats, correlation: Floats, sy: Floats, sx: Floats) -> Floats:

@@ -52,13 +52,13 @@ STATISTICS = [
 
 ACCURACY = [
     "value_y", "value_x", "deviation_y", "deviation_x", "weighted_deviation_y", "weighted_deviation_x",
-    "spread_deviation", "residual_deviation", "farthest_x",
+    "spread_deviation", "adf_smallest", "coint_smallest", "farthest_x",
 ]  # fmt: skip
 """Columns that tell how far doubles can know a row; they are no part of the table. See compare.py.
 
-What is regressed; its deviations over the window, and also as rls weights it; deviation of the spread
-over a full window, and of the residuals of ordinary least squares; how far x ever was from its first value,
-as a multiple of that.
+What is regressed; its deviations over the window, and also as rls weights it; deviation of the spread over a
+full window; the smallest part of the Dickey-Fuller regressions; how far x ever was from its first value, as a
+multiple of that.
 """
 
 ROW_SCHEMA = {
@@ -238,7 +238,7 @@ def _cointegration(
     columns = {
         "coint_statistic": test.statistic,
         "coint_p_value": test.p_value,
-        "residual_deviation": spreads.std(axis=1).astype(float),
+        "coint_smallest": test.smallest,
     }
     return _spread_out(at, len(full), columns)
 
@@ -259,6 +259,7 @@ def _unit_roots(
         "adf_statistic": test.statistic,
         "adf_p_value": test.p_value,
         "adf_lag": test.lag,
+        "adf_smallest": test.smallest,
         "half_life": unit_roots.half_life(spreads, noise),
         "hurst": unit_roots.hurst(spreads, noise),
         "variance_ratio": ratio,

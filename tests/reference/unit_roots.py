@@ -24,11 +24,16 @@ SLACK = 10
 
 
 class UnitRoot(NamedTuple):
-    """An augmented Dickey-Fuller test of each window."""
+    """An augmented Dickey-Fuller test of each window.
+
+    :arg smallest: What the accuracy of the statistic rests on: the deviation of the residuals, or what is
+        left of a regressor when the others are taken out of it, whichever is the least.
+    """
 
     statistic: NDArray[np.float64]
     p_value: NDArray[np.float64]
     lag: NDArray[np.float64]
+    smallest: NDArray[np.float64]
 
 
 def adf(windows: Values, noise: Values, lag: int | str, *, residuals: bool) -> UnitRoot:
@@ -49,13 +54,13 @@ def adf(windows: Values, noise: Values, lag: int | str, *, residuals: bool) -> U
         lags = _choose_lags(windows, noise, longest, lag, constant=not residuals)
     else:
         lags = np.full(rows, lag if lag <= longest else -1)
-    statistic = np.full(rows, nan)
+    statistic, smallest = np.full(rows, nan), np.full(rows, nan)
     for used in np.unique(lags[lags >= 0]):
         chosen = lags == used
         regression = _dickey_fuller(windows[chosen], noise[chosen], int(used), constant=not residuals)
-        statistic[chosen] = regression.t
+        statistic[chosen], smallest[chosen] = regression.t, regression.smallest
     p_value = [mackinnonp(t, "c", N=2 if residuals else 1) if t == t else nan for t in statistic.tolist()]
-    return UnitRoot(statistic, np.array(p_value), np.where(np.isnan(statistic), nan, lags))
+    return UnitRoot(statistic, np.array(p_value), np.where(np.isnan(statistic), nan, lags), smallest)
 
 
 def half_life(windows: Values, noise: Values) -> NDArray[np.float64]:
@@ -105,6 +110,7 @@ def variance_ratio(windows: Values, noise: Values) -> tuple[NDArray[np.float64],
 class _Regression(NamedTuple):
     t: NDArray[np.float64]  # t of the lagged level; NaN where there is none
     squares: Values  # sum of squared residuals; NaN where there is no t
+    smallest: NDArray[np.float64]  # as in UnitRoot
 
 
 def _dickey_fuller(windows: Values, noise: Values, lag: int, *, constant: bool, skip: int = 0) -> _Regression:
@@ -118,20 +124,20 @@ def _dickey_fuller(windows: Values, noise: Values, lag: int, *, constant: bool, 
     if constant:  # the same as a column of ones (Frisch and Waugh)
         target, *columns = (values - values.mean(axis=1, keepdims=True) for values in (target, *columns))
     degrees = n - len(columns) - constant
-    smallest = SLACK * noise * np.sqrt(np.longdouble(n))
-    defined = np.full(len(windows), degrees > 0)
+    lengths = []
     basis: list[Values] = []
     for column in columns:
         left = _without(basis, _without(basis, column))  # twice, as once leaves rounding errors
         length = np.sqrt((left**2).sum(axis=1))
-        defined &= length > smallest
+        lengths.append(length)
         basis.append(left / np.where(length > 0, length, 1)[:, None])
     residuals = _without(basis, _without(basis, target))
     squares = (residuals**2).sum(axis=1)
-    defined &= squares > smallest**2
+    smallest = np.min([*lengths, np.sqrt(squares)], axis=0) / np.sqrt(np.longdouble(max(n, 1)))
+    defined = (smallest > SLACK * noise) & (degrees > 0)
     squares = np.where(defined, squares, nan)
     t = (basis[-1] * target).sum(axis=1) / np.sqrt(squares / max(degrees, 1))
-    return _Regression(t.astype(float), squares)
+    return _Regression(t.astype(float), squares, smallest.astype(float))
 
 
 def _without(basis: list[Values], column: Values) -> Values:
