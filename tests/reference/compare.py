@@ -111,7 +111,8 @@ def tolerances(rows: pl.DataFrame) -> dict[str, Floats]:
         noise = 8 * ROUNDING * (sy + beta * sx) + lost * beta * sx
         of_spread = noise + of_beta * x + 4 * ROUNDING * (y + beta * x)
         share = _share(noise, get("spread_std"))
-        in_window = relative + 100 * _share(noise, get("spread_deviation"))
+        of_moves = _share(noise, get("spread_deviation"))
+        in_window = relative + 100 * of_moves
         of_adf = relative + 10 * _share(noise, get("adf_smallest"))
         of_coint = RELATIVE + 160 * _share(ROUNDING * sy, get("coint_smallest"))
         of_returns = RELATIVE + 4 * ROUNDING / np.fmin(get("volatility_y"), get("volatility_x"))
@@ -132,7 +133,8 @@ def tolerances(rows: pl.DataFrame) -> dict[str, Floats]:
             "half_life": in_window,
             "hurst": in_window,
             "variance_ratio": in_window * (1 + get("variance_ratio")),
-            "variance_ratio_z": in_window * (1 + get("variance_ratio_z")),
+            "variance_ratio_z": in_window * (1 + get("variance_ratio_z"))
+            + of_moves * get("variance_ratio_z") ** 2,
         }
         for test, known in (("adf", of_adf), ("coint", of_coint)):
             t = get(f"{test}_statistic")

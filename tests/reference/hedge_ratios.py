@@ -71,7 +71,8 @@ def tls(m: Moments) -> Line | None:
     size = n << 2 * m.bits
     known = ROUNDING * (root(m.yy, size) * m.deviation_x + root(m.xx, size) * m.deviation_y)
     if abs(m.cxy) / (n * n << 2 * m.bits) <= known:  # no covariance, up to rounding of the prices
-        return _through_means(Fraction(0), m) if cyy < cxx else None
+        flat = m.deviation_x**2 - m.deviation_y**2 > 2 * known
+        return _through_means(Fraction(0), m) if flat else None
     with localcontext(prec=200):
         difference = Decimal(cyy - cxx)
         slope = (difference + (difference**2 + 4 * Decimal(m.cxy) ** 2).sqrt()) / (2 * Decimal(m.cxy))

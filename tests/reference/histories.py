@@ -147,7 +147,11 @@ def history(
     number = symbols or int(rng.integers(2, 5))
     unit = int(rng.choice([SECOND, SECOND, MINUTE]))
     clock = _Clock(rng, unit, trades, pauses=pauses)
-    market = _prices(rng, regime, _times(rng, clock, trades, number, steps_back=steps_back))
+    if regime == "collinear legs":  # all trade together, as no pair is collinear with a leg that is behind
+        (times,) = _times(rng, clock, trades // number, 1, steps_back=steps_back)
+        market = _prices(rng, regime, [times] * number)
+    else:
+        market = _prices(rng, regime, _times(rng, clock, trades, number, steps_back=steps_back))
     blocks = [_block(rng, symbol, times, prices) for symbol, (times, prices) in enumerate(market)]
     timed = [item for block in blocks for item in _arrivals(rng, block, clock, holes=holes, lags=lags)]
     timed.sort(key=lambda item: item.clock)
@@ -249,6 +253,11 @@ def _prices(
 
     All symbols follow one common walk over all trades, and each a walk of its own.
     """
+    if regime == "collinear legs":  # a residual of 1e-4 on a price of 60,000
+        walk = 60_000 + np.round(10 * np.cumsum(rng.normal(0, 1, len(times[0]))), 2)
+        slopes = (1.0, 0.9, 0.5, 0.05)[: len(times)]
+        legs = [np.round(10**4 * slope * walk) + rng.integers(-2, 3, len(walk)) for slope in slopes]
+        return [(of, [int(tick) / 10**4 for tick in leg]) for of, leg in zip(times, legs)]
     merged = sorted(
         (time, symbol, k) for symbol, of_symbol in enumerate(times) for k, time in enumerate(of_symbol)
     )
@@ -262,9 +271,6 @@ def _prices(
             digits, ticks = 8, 10**8 + np.round(3 * common[at] + own + noise)
         elif regime == "quiet":  # one price or the next
             digits, ticks = 2, int(rng.choice([6_000_000, 300_000])) + np.round(common[at] / 5) + noise // 2
-        elif regime == "collinear legs":  # a residual of 1e-4 on a price of 60,000
-            digits, slope = 4, (1.0, 0.9, 0.5, 0.05)[symbol]
-            ticks = np.round(10**4 * slope * (60_000 + np.round(10 * common[at], 2))) + noise
         else:
             scale, digits = [(60_000, 2), (3_000, 2), (150, 3), (0.5, 5), (0.00001234, 8), (1, 8)][
                 rng.integers(6)
