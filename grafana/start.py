@@ -27,11 +27,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from flows.settings import Settings, SettingsError, load_settings
+from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 
 ROOT = Path(__file__).parent
-IMAGE = "grafana/grafana:12.3.3"
-PLUGIN = "grafana-clickhouse-datasource"
-PLUGIN_VERSION = "4.20.0"
 CONTACT_POINT = "pairflow"
 
 _INSTALL = (

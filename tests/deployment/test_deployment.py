@@ -14,7 +14,8 @@ import yaml
 
 from connectors.clickhouse import schema
 from flows.settings import Settings, load_settings
-from grafana.start import CHANNELS, IMAGE, PLUGIN, PLUGIN_VERSION, source_variables
+from grafana.start import CHANNELS, source_variables
+from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 from tests.support.paths import ROOT
 
 USERS = ROOT / "clickhouse" / "users.d" / "pairflow.xml"

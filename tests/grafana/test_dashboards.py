@@ -19,7 +19,8 @@ from connectors.binance.feed import FeedStatus
 from connectors.clickhouse.sink import SinkStatus
 from connectors.clickhouse.store import Store
 from flows.settings import Settings
-from grafana import build_dashboards as built
+from grafana.build import FOLDER, as_text, dashboards
+from grafana.levels import SIGNIFICANT, STALE_SECONDS
 from tests.support.grafana_checks import (
     DATA_SOURCES,
     NUMBERS,
@@ -37,7 +38,7 @@ from tests.support.grafana_checks import (
 from tests.support.grafana_schema import Dashboard, Json, check_panel
 from tests.support.paths import ROOT
 
-FILES = sorted(built.FOLDER.rglob("*.json"))
+FILES = sorted(FOLDER.rglob("*.json"))
 DASHBOARDS: dict[str, Json] = {file.stem: json.loads(file.read_text()) for file in FILES}
 
 
@@ -118,11 +119,8 @@ def test_the_types_that_grafana_publishes_accept_every_dashboard(tmp_path: Path)
 
 def test_the_files_are_what_the_generator_writes() -> None:
     written = {file.name: file.read_text() for file in FILES}
-    generated = {
-        f"{dashboard['uid'].removeprefix('pairflow-')}.json": built.as_text(dashboard)
-        for dashboard in built.DASHBOARDS
-    }
-    assert written == generated, "run python -m grafana.build_dashboards"
+    generated = {name: as_text(dashboard) for name, dashboard in dashboards().items()}
+    assert written == generated, "run python -m grafana.build"
 
 
 def test_the_uids_that_links_and_alerts_rely_on_are_there_once() -> None:
@@ -439,7 +437,7 @@ def test_live_data_that_stopped_are_called_stale(simulated_store: Served) -> Non
     sql = next(p for p in DASHBOARDS["pair"]["panels"] if p["title"] == "Data")["targets"][0]["rawSql"]
     variables = choose(simulated_store, DASHBOARDS["pair"])
     expanded = expand_macros(interpolate(sql, variables), Range(time.time() - 900, time.time()))
-    late = expanded.replace("now64(6)", f"(now64(6) + INTERVAL {built.STALE_SECONDS + 30} SECOND)")
+    late = expanded.replace("now64(6)", f"(now64(6) + INTERVAL {STALE_SECONDS + 30} SECOND)")
     assert late != expanded
     assert re.match(r"No bars for .*: is the flow running\?", simulated_store.ask(late).rows[0][0])
 
@@ -527,15 +525,15 @@ def test_thresholds_in_dashboards_are_those_of_the_settings() -> None:
     assert thresholds("pair", "Now", "z-score") == [-entry, entry]
     assert thresholds("pair", "Stationarity of the spread") == [0.05]
     assert thresholds("pair", "Correlation") == [0.7]
-    view = (built.FOLDER.parents[1] / "clickhouse" / "views.sql").read_text()
-    assert f"adf_p_value < {built.SIGNIFICANT} AS stationary" in view
+    view = (FOLDER.parents[1] / "clickhouse" / "views.sql").read_text()
+    assert f"adf_p_value < {SIGNIFICANT} AS stationary" in view
     for name in ("z-score of the spread", "Spread"):
         sql = next(p for p in DASHBOARDS["pair"]["panels"] if p["title"] == name)["targets"][0]["rawSql"]
         assert "${z_entry:singlequote}" in sql  # drawn where the run's own settings put them
 
 
 def test_thresholds_in_dashboards_are_those_of_the_alerts() -> None:
-    rules = (built.FOLDER.parent / "provisioning" / "alerting" / "rules.yaml").read_text()
+    rules = (FOLDER.parent / "provisioning" / "alerting" / "rules.yaml").read_text()
     by_uid = dict(re.findall(r"- uid: ([\w-]+)\n(.*?)(?=\n      - uid: |\Z)", rules, re.DOTALL))
     for uid, dashboard, title in (
         ("pairflow-correlation", "pair", "Correlation"),
