@@ -1,15 +1,16 @@
-"""Start Grafana on this repository's dashboards and alerts, over the store of the running flow.
+"""Start Grafana with this repository's dashboards and alerts, over the store of the running flow.
 
     python -m grafana.start
 
-It takes a Grafana that is installed here (`grafana` on the PATH, or `GRAFANA_HOME`), else the pinned image
-where Docker runs. The store is the one that `PAIRFLOW_CLICKHOUSE` or `pairflow.toml` names. Alerts go to
-the channels whose variables are set, see `CHANNELS`; without any they are only shown. Grafana keeps what it
-knows in `./grafana-data`, and listens on 127.0.0.1:3000; its own `GF_*` variables win over what is set here.
+It starts an installed Grafana (`grafana` on the PATH, or `GRAFANA_HOME`), or else the pinned image if Docker
+runs. The store is the one that `PAIRFLOW_CLICKHOUSE` or `pairflow.toml` names. Alerts are sent to the
+channels whose variables are set, see `grafana.notifications.CHANNELS`; without any they are only shown.
+Grafana keeps its data in `./grafana-data` and listens on 127.0.0.1:3000. Its own `GF_*` variables override
+what is set here.
 
     python -m grafana.start provision FOLDER
 
-only writes the provisioning for these channels, for a Grafana that something else starts.
+only writes the provisioning for these channels, for a Grafana that is started by something else.
 """
 
 import json
@@ -22,15 +23,13 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from flows.settings import Settings, SettingsError, load_settings
+from grafana.notifications import ChannelError, notifications, receivers
 from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 
 ROOT = Path(__file__).parent
-CONTACT_POINT = "pairflow"
 
 _INSTALL = (
     "no Grafana here: install Grafana 12 (https://grafana.com/grafana/download), so that `grafana` is on the "
@@ -39,155 +38,21 @@ _INSTALL = (
 
 
 class StartError(Exception):
-    """What keeps Grafana from starting, in one line that says what to do."""
-
-
-class Channel(NamedTuple):
-    """A way to send alerts.
-
-    :arg variables: All of them set: the channel is in use.
-    :arg settings: Of Grafana's receiver. A secret stays in its variable: Grafana reads it from there.
-    :arg optional: Settings that are there when their variable is.
-    """
-
-    variables: tuple[str, ...]
-    settings: dict[str, Any]
-    optional: Mapping[str, dict[str, Any]] = MappingProxyType({})
-
-
-_TEXT = {"title": '{{ template "pairflow.title" . }}', "message": '{{ template "pairflow.message" . }}'}
-
-CHANNELS = {
-    "webhook": Channel(
-        ("ALERT_WEBHOOK_URL",),
-        {"url": "${ALERT_WEBHOOK_URL}", "httpMethod": "POST", **_TEXT},
-        {
-            "ALERT_WEBHOOK_TOKEN": {
-                "authorization_scheme": "Bearer",
-                "authorization_credentials": "${ALERT_WEBHOOK_TOKEN}",
-            }
-        },
-    ),
-    "telegram": Channel(
-        ("TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID"),
-        # parse_mode None: a rule's text may hold < and >, which Telegram would take for markup and refuse.
-        {"bottoken": "${TELEGRAM_BOT_TOKEN}", "message": _TEXT["message"], "parse_mode": "None"},
-    ),
-    "slack": Channel(
-        ("SLACK_WEBHOOK_URL",),
-        {"url": "${SLACK_WEBHOOK_URL}", "title": _TEXT["title"], "text": _TEXT["message"]},
-    ),
-    "email": Channel(
-        ("ALERT_EMAIL_TO", "GF_SMTP_HOST"),
-        {
-            "addresses": "${ALERT_EMAIL_TO}",
-            "singleEmail": True,
-            "subject": _TEXT["title"],
-            "message": _TEXT["message"],
-        },
-    ),
-}
-
-# Where nothing is sent, Grafana still wants a receiver, and would log an error for each alert it could not
-# send: all notifications are muted then, and this receiver is never asked.
-_UNUSED = {
-    "uid": "pairflow-unused",
-    "type": "email",
-    "disableResolveMessage": False,
-    "settings": {"addresses": "unused@localhost"},
-}
-_ALWAYS = {"name": "always", "time_intervals": [{"times": [{"start_time": "00:00", "end_time": "24:00"}]}]}
-
-
-def receivers(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the receivers of the channels that are in use.
-
-    :arg environment: variables; an empty one is not set.
-    :returns: receivers, as in a provisioning file.
-    :raises StartError: when only a part of a channel's variables is set.
-    """
-    found = []
-    for kind, channel in CHANNELS.items():
-        unset = [name for name in channel.variables if not environment.get(name)]
-        if unset == list(channel.variables) or (kind == "email" and "ALERT_EMAIL_TO" in unset):
-            continue
-        if unset:
-            msg = f"{' and '.join(unset)} must be set too, to send alerts by {kind}"
-            raise StartError(msg)
-        settings = dict(channel.settings)
-        for name, more in channel.optional.items():
-            if environment.get(name):
-                settings |= more
-        if kind == "telegram":
-            # Grafana makes a number of a variable that looks like one, and then refuses it; it is no secret.
-            settings["chatid"] = environment["TELEGRAM_CHAT_ID"].replace("$", "$$")
-        found.append(
-            {"uid": f"pairflow-{kind}", "type": kind, "disableResolveMessage": False, "settings": settings}
-        )
-    return found
-
-
-def notifications(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the provisioning of contact point and policy tree.
-
-    :arg environment: variables that name the channels.
-    :returns: what Grafana reads, as YAML or JSON.
-    :raises StartError: when only a part of a channel's variables is set.
-    """
-    used = receivers(environment)
-    muted = {} if used else {"mute_time_intervals": [_ALWAYS["name"]]}
-
-    def route(kind: str, group_by: list[str], wait: str, interval: str, repeat: str) -> dict[str, Any]:
-        return {
-            "receiver": CONTACT_POINT,
-            "object_matchers": [["kind", "=", kind]],
-            "group_by": group_by,
-            "group_wait": wait,
-            "group_interval": interval,
-            "repeat_interval": repeat,
-            **muted,
-        }
-
-    uids = {receiver["uid"] for receiver in used or [_UNUSED]}
-    known = [f"pairflow-{kind}" for kind in CHANNELS] + [_UNUSED["uid"]]
-    return {
-        "apiVersion": 1,
-        "contactPoints": [{"orgId": 1, "name": CONTACT_POINT, "receivers": used or [_UNUSED]}],
-        "deleteContactPoints": [{"orgId": 1, "uid": uid} for uid in known if uid not in uids],
-        "muteTimes": [{"orgId": 1, **_ALWAYS}],
-        "policies": [
-            {
-                "orgId": 1,
-                "receiver": CONTACT_POINT,
-                "group_by": ["grafana_folder", "alertname"],
-                "group_wait": "10s",
-                "group_interval": "1m",
-                "repeat_interval": "4h",
-                "routes": [
-                    # What somebody waits for comes at once, each pair by itself.
-                    route("signal", ["alertname", "pair"], "1s", "10s", "1d"),
-                    route("user", ["alertname", "rule", "pair"], "1s", "10s", "1d"),
-                    route("pair", ["grafana_folder", "alertname"], "30s", "5m", "12h"),
-                    route("pipeline", ["grafana_folder", "alertname"], "10s", "1m", "4h"),
-                    *([{"receiver": CONTACT_POINT, **muted}] if muted else []),
-                ],
-            }
-        ],
-    }
+    """Grafana cannot be started; the text is one line that says what to do."""
 
 
 def write_provisioning(folder: Path, environment: Mapping[str, str]) -> None:
-    """Write what Grafana reads at its start.
+    """Write what Grafana reads when it starts.
 
-    :arg folder: replaced.
+    :arg folder: is replaced.
     :arg environment: variables that name the channels.
-    :raises StartError: when only a part of a channel's variables is set.
+    :raises ChannelError: if only a part of a channel's variables is set.
     """
     text = json.dumps(notifications(environment), indent=2)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "provisioning", folder)
     (folder / "alerting" / "notifications.yaml").write_text(text + "\n")
-    for name in ("plugins", "access-control"):  # else Grafana logs that it cannot read them
+    for name in ("plugins", "access-control"):  # Grafana logs an error if one is missing
         (folder / name).mkdir(exist_ok=True)
 
 
@@ -195,8 +60,8 @@ def source_variables(settings: Settings) -> dict[str, str]:
     """Return the variables of the data sources.
 
     :arg settings: of the flow whose store is shown.
-    :returns: variables that the provisioning names.
-    :raises StartError: when the flow serves its embedded store to nobody.
+    :returns: the variables that the provisioning names.
+    :raises StartError: if the flow does not serve its embedded store.
     """
     dsn = urlsplit(settings.dsn)
     if dsn.scheme == "chdb":
@@ -223,10 +88,10 @@ def source_variables(settings: Settings) -> dict[str, str]:
 
 
 def grafana_variables(data: Path, provisioning: Path) -> dict[str, str]:
-    """Return Grafana's own settings: nothing leaves this machine, and nobody else gets in.
+    """Return Grafana's own settings: it sends nothing anywhere, and only this machine can reach it.
 
-    :arg data: its folder.
-    :arg provisioning: written by `write_provisioning`.
+    :arg data: folder of its data.
+    :arg provisioning: folder that `write_provisioning` has written.
     """
     port = os.environ.get("GF_SERVER_HTTP_PORT", "3000")
     home = ROOT / "dashboards" / "market.json"
@@ -239,7 +104,7 @@ def grafana_variables(data: Path, provisioning: Path) -> dict[str, str]:
         "GF_SERVER_HTTP_ADDR": "127.0.0.1",
         "GF_SERVER_HTTP_PORT": port,
         "GF_SERVER_ROOT_URL": f"http://127.0.0.1:{port}",
-        # A web page that makes its own name resolve to this machine is sent away.
+        # Refuses web pages that let their own name resolve to this machine.
         "GF_SERVER_DOMAIN": "127.0.0.1",
         "GF_SERVER_ENFORCE_DOMAIN": "true",
         "GF_AUTH_ANONYMOUS_ENABLED": "true",
@@ -253,12 +118,12 @@ def grafana_variables(data: Path, provisioning: Path) -> dict[str, str]:
         "GF_PLUGINS_PREINSTALL_DISABLED": "true",
         "GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED": "true",
         "GF_PLUGINS_PREINSTALL_AUTO_UPDATE": "false",
-        # While no flow runs, each rule logs errors every 10 s: not into the terminal.
+        # While no flow runs, each rule logs an error every 10 s: a file takes them, not the terminal.
         "GF_LOG_MODE": "file",
         "GF_DASHBOARDS_MIN_REFRESH_INTERVAL": "1s",
         "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(home) if home.exists() else "",
         "GF_SMTP_ENABLED": "true" if os.environ.get("GF_SMTP_HOST") else "false",
-        # Provisioned receivers are in force only after the first of these.
+        # Provisioned receivers are used only after the first poll.
         "GF_UNIFIED_ALERTING_ALERTMANAGER_CONFIG_POLL_INTERVAL": "10s",
     }
 
@@ -266,7 +131,7 @@ def grafana_variables(data: Path, provisioning: Path) -> dict[str, str]:
 def find_grafana() -> tuple[Path, Path] | None:
     """Return the program and the home folder of an installed Grafana, if there is one.
 
-    :raises StartError: when `GRAFANA_HOME` is not the folder of a Grafana.
+    :raises StartError: if `GRAFANA_HOME` is not the folder of a Grafana.
     """
     named = os.environ.get("GRAFANA_HOME")
     found = shutil.which("grafana")
@@ -276,7 +141,7 @@ def find_grafana() -> tuple[Path, Path] | None:
     program = Path(named, "bin", "grafana") if named else Path(found) if found else None
     if program is None or not program.exists():
         return None
-    # An archive, a package of Linux, Homebrew.
+    # Where an archive, a Linux package and Homebrew have it.
     prefix = program.resolve().parents[1]
     homes = [Path(named)] if named else [prefix, Path("/usr/share/grafana"), prefix / "share" / "grafana"]
     for home in homes:
@@ -287,7 +152,7 @@ def find_grafana() -> tuple[Path, Path] | None:
 
 
 def _plugins(program: Path, home: Path, data: Path) -> Path:
-    """Return a folder that has the ClickHouse plugin; fetch it where none has."""
+    """Return a folder with the ClickHouse plugin; install the plugin if no folder has it."""
     ours = data / "plugins"
     for folder in (Path(os.environ.get("GF_PATHS_PLUGINS", ours)), ours, home / "data" / "plugins"):
         if (folder / PLUGIN).is_dir():
@@ -301,7 +166,7 @@ def _plugins(program: Path, home: Path, data: Path) -> Path:
 
 
 def _has_docker() -> bool:
-    # Elsewhere than on Linux a container does not share this machine's loopback, where the store is.
+    # Only on Linux a container can share the loopback interface of this machine, where the store listens.
     if sys.platform != "linux" or shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
@@ -332,12 +197,7 @@ def _is_answering(url: str) -> bool:
         return False
 
 
-def _main() -> None:
-    data = Path.cwd() / "grafana-data"
-    provisioning = data / "provisioning"
-    variables = grafana_variables(data, provisioning) | source_variables(load_settings())
-    variables |= {name: value for name, value in os.environ.items() if name.startswith("GF_")}
-    port = int(variables["GF_SERVER_HTTP_PORT"])
+def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -345,29 +205,46 @@ def _main() -> None:
         except OSError:
             msg = f"port {port} is in use, perhaps by another Grafana: stop it, or set GF_SERVER_HTTP_PORT"
             raise StartError(msg) from None
+
+
+def _notes(variables: Mapping[str, str], data: Path, password: str) -> list[str]:
+    """Return what the user should know, a line each.
+
+    :arg password: of the administrator, if it was made for this start.
+    """
+    address = f"http://127.0.0.1:{variables['GF_SERVER_HTTP_PORT']}"
+    notes = [f"Grafana: {address} (some 10 s from now); everybody on this machine may look"]
+    if password:
+        notes.append(f"to change things, sign in: admin, {password} (shown this once)")
+    notes.append(f"its log: {data / 'log' / 'grafana.log'}")
+    used = [receiver["type"] for receiver in receivers(os.environ)]
+    nobody = "nobody; set ALERT_WEBHOOK_URL or another channel, see README"
+    notes.append(f"alerts go to: {', '.join(used) or nobody}")
+    scheme = "https" if variables["CLICKHOUSE_SECURE"] == "true" else "http"
+    store = f"{scheme}://{variables['CLICKHOUSE_HOST']}:{variables['CLICKHOUSE_PORT']}"
+    if not _is_answering(f"{store}/ping"):
+        notes.append(f"no store answers at {store} yet: start the flow, with make demo or make run")
+    return notes
+
+
+def _main() -> None:
+    data = Path.cwd() / "grafana-data"
+    provisioning = data / "provisioning"
+    variables = grafana_variables(data, provisioning) | source_variables(load_settings())
+    variables |= {name: value for name, value in os.environ.items() if name.startswith("GF_")}
+    _check_port(int(variables["GF_SERVER_HTTP_PORT"]))
     grafana = find_grafana()
     if grafana is None and not _has_docker():
         raise StartError(_INSTALL)
     is_new = not (data / "grafana.db").exists()
     data.mkdir(exist_ok=True)
     write_provisioning(provisioning, os.environ)
-    say = [f"Grafana: http://127.0.0.1:{port} (some 10 s from now); everybody on this machine may look"]
+    password = ""
     if is_new and "GF_SECURITY_ADMIN_PASSWORD" not in variables:
-        variables["GF_SECURITY_ADMIN_PASSWORD"] = secrets.token_urlsafe(12)
-        say.append(
-            f"to change things, sign in: admin, {variables['GF_SECURITY_ADMIN_PASSWORD']} (shown this once)"
-        )
-    say.append(f"its log: {data / 'log' / 'grafana.log'}")
-    used = [receiver["type"] for receiver in receivers(os.environ)]
-    say.append(
-        f"alerts go to: {', '.join(used) or 'nobody; set ALERT_WEBHOOK_URL or another channel, see README'}"
-    )
-    scheme = "https" if variables["CLICKHOUSE_SECURE"] == "true" else "http"
-    address = f"{scheme}://{variables['CLICKHOUSE_HOST']}:{variables['CLICKHOUSE_PORT']}"
-    if not _is_answering(f"{address}/ping"):
-        say.append(f"no store answers at {address} yet: start the flow, with make demo or make run")
+        password = variables["GF_SECURITY_ADMIN_PASSWORD"] = secrets.token_urlsafe(12)
+    notes = _notes(variables, data, password)
     if grafana is None:
-        # The image fetches it at its start, once; nothing else.
+        # The image installs the plugin when it starts, once, and nothing else.
         variables["GF_PLUGINS_PREINSTALL_DISABLED"] = "false"
         variables["GF_PLUGINS_PREINSTALL_SYNC"] = f"{PLUGIN}@{PLUGIN_VERSION}"
         environment = os.environ | variables
@@ -377,7 +254,7 @@ def _main() -> None:
         variables["GF_PATHS_PLUGINS"] = str(_plugins(program, home, data))
         environment = os.environ | variables
         command = [str(program), "server", "--homepath", str(home)]
-    print(*say, sep="\n", file=sys.stderr, flush=True)
+    print(*notes, sep="\n", file=sys.stderr, flush=True)
     os.execvpe(command[0], command, environment)  # noqa: S606
 
 
@@ -391,7 +268,7 @@ if __name__ == "__main__":
             case _:
                 print("expected: python -m grafana.start [provision FOLDER]", file=sys.stderr)
                 sys.exit(2)
-    except (StartError, SettingsError) as error:
+    except (StartError, ChannelError, SettingsError) as error:
         for line in str(error).splitlines():
             print(f"make grafana: {line}", file=sys.stderr)
         sys.exit(1)

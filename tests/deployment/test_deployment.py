@@ -14,7 +14,8 @@ import yaml
 
 from connectors.clickhouse import schema
 from flows.settings import Settings, load_settings
-from grafana.start import CHANNELS, source_variables
+from grafana.notifications import CHANNELS
+from grafana.start import source_variables
 from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 from tests.support.paths import ROOT
 

@@ -19,15 +19,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from connectors.clickhouse.store import Dsn, Store
 from flows.settings import Settings
-from grafana.start import (
-    CHANNELS,
-    CONTACT_POINT,
-    StartError,
-    grafana_variables,
-    notifications,
-    source_variables,
-    write_provisioning,
-)
+from grafana.notifications import CHANNELS, CONTACT_POINT, ChannelError, notifications
+from grafana.start import StartError, grafana_variables, source_variables, write_provisioning
 from grafana.versions import IMAGE
 from tests.support.grafana_checks import (
     DATA_SOURCES,
@@ -426,9 +419,9 @@ def test_provisioning_is_sound_with_any_channels_in_use(tmp_path: Path, number: 
 
 
 def test_a_channel_half_set_says_what_is_missing() -> None:
-    with pytest.raises(StartError, match="TELEGRAM_CHAT_ID must be set too"):
+    with pytest.raises(ChannelError, match="TELEGRAM_CHAT_ID must be set too"):
         notifications({"TELEGRAM_BOT_TOKEN": "1:x"})
-    with pytest.raises(StartError, match="GF_SMTP_HOST must be set too"):
+    with pytest.raises(ChannelError, match="GF_SMTP_HOST must be set too"):
         notifications({"ALERT_EMAIL_TO": "a@example.org"})
 
 
