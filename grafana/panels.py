@@ -20,8 +20,8 @@ GOOD, WARN, BAD = "green", "orange", "red"
 
 HOW_TO_START = "Is the flow running? Start it with make run, or make demo without a network."
 NO_STATISTICS = (
-    "No statistics of this pair, timeframe, window and method in this time range. "
-    f"{HOW_TO_START} A replay lies at its own dates: the link in the panel Data goes there."
+    f"No statistics of this pair, timeframe, window and method in this time range. {HOW_TO_START} A replay"
+    " lies at its own dates: the link in the panel Data goes there."
 )
 NO_ANSWER = f"No answer from the store. {HOW_TO_START}"
 RED_CORNER = " (A red corner: the store does not answer.)"

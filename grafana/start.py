@@ -32,8 +32,8 @@ from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 ROOT = Path(__file__).parent
 
 _INSTALL = (
-    "no Grafana here: install Grafana 12 (https://grafana.com/grafana/download), so that `grafana` is on the "
-    "PATH or GRAFANA_HOME names its folder; or start Docker"
+    "no Grafana here: install Grafana 12 (https://grafana.com/grafana/download), so that `grafana` is on the"
+    " PATH or GRAFANA_HOME names its folder; or start Docker"
 )
 
 

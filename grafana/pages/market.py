@@ -30,8 +30,8 @@ from grafana.panels import (
 from grafana.sql import sql
 
 _NO_PAIRS = (
-    f"No statistics at the end of this time range. {HOW_TO_START} A replay lies at its own dates: the link in"
-    " the panel Data goes there."
+    f"No statistics at the end of this time range. {HOW_TO_START} A replay lies at its own dates: the link"
+    " in the panel Data goes there."
 )
 
 
@@ -62,8 +62,7 @@ def _now() -> Json:
         "Now",
         "At the end of the time range, at the chosen timeframe, window and method. Beyond entry: |z| over"
         " PAIRFLOW_Z_ENTRY. Both: beyond entry and stationary, what a pair trader looks for. The median is"
-        " of the"
-        " correlations of returns.",
+        " of the correlations of returns.",
         (19, 4),
         sql("market/now"),
         sizes={"titleSize": 13, "valueSize": 16},

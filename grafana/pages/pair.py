@@ -101,8 +101,7 @@ def _now() -> Json:
         "Now",
         "At the end of the time range. Short: sell Y, buy hedge ratio times X; long: the other way round."
         " Cointegration is the augmented Dickey-Fuller test of the spread: where it does not reject a unit"
-        " root,"
-        " the spread may never come back.",
+        " root, the spread may never come back.",
         (19, 4),
         sql("pair/now", p_value="p", advice=""),
         fields="/^(?!p$).*/",
@@ -183,11 +182,9 @@ def _z_score() -> Json:
     }
     return time_series(
         "z-score of the spread",
-        "How many standard deviations the spread is from its mean. Beyond the outer lines"
-        " (PAIRFLOW_Z_ENTRY) the spread"
-        " is entered, within the inner ones (PAIRFLOW_Z_EXIT) it is left; dots are the signals the pipeline"
-        " gave."
-        " Over long time ranges each point is the last z-score of its stretch.",
+        "How many standard deviations the spread is from its mean. Beyond the outer lines (PAIRFLOW_Z_ENTRY)"
+        " the spread is entered, within the inner ones (PAIRFLOW_Z_EXIT) it is left; dots are the signals"
+        " the pipeline gave. Over long time ranges each point is the last z-score of its stretch.",
         (24, 10),
         [series_query(sql("pair/z_score")), series_query(sql("pair/z_score_signals"), "B")],
         decimals=2,
@@ -221,10 +218,8 @@ def _spread() -> Json:
     return time_series(
         "Spread",
         "Left: the spread less its mean over the z-score's window, and the bands at which the z-score"
-        " enters. Right:"
-        " the spread Y - hedge ratio * X itself and its mean, in units of Y's quote asset (of logarithms"
-        " when the price"
-        " scale is log); they move with the hedge ratio.",
+        " enters. Right: the spread Y - hedge ratio * X itself and its mean, in units of Y's quote asset (of"
+        " logarithms when the price scale is log); they move with the hedge ratio.",
         (12, 9),
         [series_query(sql("pair/spread"))],
         overrides=[
@@ -246,9 +241,8 @@ def _hedge_ratio() -> Json:
     }
     return time_series(
         "Hedge ratio",
-        "Units of X against one unit of Y, by every method the flow computes (PAIRFLOW_METHODS), with the"
-        " 95 % band of"
-        " the chosen method where it has a standard error.",
+        "Units of X against one unit of Y, by every method the flow computes (PAIRFLOW_METHODS), with the 95"
+        " % band of the chosen method where it has a standard error.",
         (12, 9),
         [series_query(sql("pair/hedge_ratio_by_method")), series_query(sql("pair/hedge_ratio_band"), "B")],
         overrides=[
@@ -269,8 +263,7 @@ def _correlation() -> Json:
     return time_series(
         "Correlation",
         f"Pearson's, over the window: of prices, and of returns from bar to bar. Below {CORRELATED} (the"
-        " dashed"
-        " line) an alert fires.",
+        " dashed line) an alert fires.",
         (12, 8),
         [series_query(sql("pair/correlation"))],
         {**LINE, "thresholdsStyle": {"mode": "dashed"}},
@@ -289,8 +282,8 @@ def _stationarity() -> Json:
     return time_series(
         "Stationarity of the spread",
         "Augmented Dickey-Fuller test over the window. Left: MacKinnon's p-value; below the line at"
-        f" {SIGNIFICANT} the spread is stationary at 5 %, above it do not trade. Right: the test's statistic;"
-        f" the more negative, the better (asymptotic 5 % value: {DICKEY_FULLER_5}).",
+        f" {SIGNIFICANT} the spread is stationary at 5 %, above it do not trade. Right: the test's"
+        f" statistic; the more negative, the better (asymptotic 5 % value: {DICKEY_FULLER_5}).",
         (12, 8),
         [series_query(sql("pair/stationarity"))],
         {**LINE, "thresholdsStyle": {"mode": "line+area"}},
@@ -316,8 +309,7 @@ def _half_life() -> Json:
     return time_series(
         "Half-life",
         "How long the spread takes to go half the way back to its mean (Ornstein-Uhlenbeck). A gap: it does"
-        " not"
-        " revert.",
+        " not revert.",
         (8, 7),
         [series_query(sql("pair/half_life"))],
         {**LINE, "scaleDistribution": {"type": "log", "log": 10}},
@@ -361,10 +353,9 @@ def _returns() -> Json:
     return panel(
         "xychart",
         "Returns of Y over returns of X",
-        "A point for each bar in the time range (bars are joined where there are more than a thousand),"
-        " with the line"
-        " of least squares through them. The nearer the points lie to the line, the better X hedges Y from"
-        " bar to bar.",
+        "A point for each bar in the time range (bars are joined where there are more than a thousand), with"
+        " the line of least squares through them. The nearer the points lie to the line, the better X hedges"
+        " Y from bar to bar.",
         (9, 18),
         [table_query(sql("pair/returns")), table_query(sql("pair/returns_label"), "B")],
         {

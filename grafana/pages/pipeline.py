@@ -108,8 +108,7 @@ def _now() -> Json:
     return tiles(
         "Now",
         "The newest sample in the last minute of the time range; the flow takes one every 5 s. Rows waiting"
-        " are taken"
-        " and not stored yet.",
+        " are taken and not stored yet.",
         (19, 4),
         sql("pipeline/now"),
         empty="The flow has said nothing in the last minute: is it running?"
@@ -180,8 +179,7 @@ def _lag() -> Json:
     return _small(
         "Lag",
         "Receipt: from the exchange's event time to its arrival here, difference of the clocks included."
-        " Stored:"
-        " from the end of the newest bar to when it can be queried.",
+        " Stored: from the end of the newest bar to when it can be queried.",
         [_gauges(labels)],
         {**LINE, "thresholdsStyle": {"mode": "dashed"}},
         unit="s",
@@ -320,8 +318,8 @@ def _store() -> dict[int, Json]:
         ),
         18: _small(
             "Failures",
-            "Seconds for which inserts have been failing (0: they work), and attempts repeated since the flow"
-            " started.",
+            "Seconds for which inserts have been failing (0: they work), and attempts repeated since the"
+            " flow started.",
             [_gauges(failures)],
             unit="short",
         ),
@@ -342,8 +340,8 @@ def _quality() -> Json:
 
     return table(
         "Quality of the bars, by hour",
-        "At the shown timeframe. Missing ids: between the first and the last trade of the hour and in no bar."
-        " Provisional: ids are still being fetched. Revised: changed by a late trade.",
+        "At the shown timeframe. Missing ids: between the first and the last trade of the hour and in no"
+        " bar. Provisional: ids are still being fetched. Revised: changed by a late trade.",
         (24, 8),
         [table_query(sql("pipeline/quality"))],
         empty=NO_BARS,
