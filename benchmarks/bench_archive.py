@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import structlog
 
-from benchmarks.bench_flow import run_flow
+from benchmarks.bench_flow import measure_flow
 from benchmarks.report import Row, report
 from connectors.binance.archive import ArchiveSource
 
@@ -119,10 +119,10 @@ def rows(trades: int, rounds: int) -> list[Row]:
             print(f"round {turn + 1} of {rounds}", file=sys.stderr)
             for title, stored in (("trades stored", "true"), ("trades not stored", "false")):
                 settings = {"ARCHIVE_FOLDER": str(folder / "archive"), "STORE_TRADES": stored}
-                wall, cpu, _ = run_flow(source, folder / f"{turn} {title}", **settings)
+                wall, cpu, _ = measure_flow(source, folder / f"{turn} {title}", **settings)
                 measured.setdefault(f"the whole flow, {title}", []).append((wall, cpu))
             settings = {"ARCHIVE_FOLDER": str(folder / "start")}
-            starts.append(run_flow(source, folder / f"{turn} start", **settings)[0])
+            starts.append(measure_flow(source, folder / f"{turn} start", **settings)[0])
             for title, read in (
                 ("the source alone: read, in order, merged", read_by_source),
                 ("polars alone: unzip and read, whole files", read_by_polars),

@@ -32,7 +32,6 @@ Tried, and left out:
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -50,15 +49,10 @@ import urllib3
 
 from benchmarks.bench_flow import RECORDINGS, _lines, _repeated
 from benchmarks.report import Row, report
-from tests.support.grafana_checks import (
-    Range,
-    Served,
-    _free_port,
-    expand_macros,
-    interpolate,
-    store_statements,
-)
+from tests.support.grafana_data_source import Range, expand_macros, interpolate
 from tests.support.paths import ROOT
+from tests.support.processes import Process, finish, free_port, running_flow, store_statements
+from tests.support.served import Served
 
 QUERIES_A_MINUTE = 1_000
 WAITING = 100
@@ -174,7 +168,7 @@ class Viewer:
         self._http = urllib3.PoolManager(maxsize=32)
         self._newest = 0.0
 
-    def watch(self, process: subprocess.Popen[bytes], first: float) -> float:
+    def watch(self, process: Process, first: float) -> float:
         """Ask until the flow ends; return for how many seconds.
 
         :arg process: the flow.
@@ -240,7 +234,7 @@ class Viewer:
         over = Range(end - span, end, max(1_000, round(span * 1_000 / panel.points)))
         return expand_macros(interpolate(panel.sql, values), over)
 
-    def _ask(self, process: subprocess.Popen[bytes], panel: Panel, sql: str, due: float) -> None:
+    def _ask(self, process: Process, panel: Panel, sql: str, due: float) -> None:
         query = "?client_protocol_version=54460&database=pairflow&default_format=Native&max_execution_time=34"
         try:
             answer = self._http.request(
@@ -273,38 +267,26 @@ def replay(
     """
     folder = prepared.with_name("copy")
     shutil.copytree(prepared, folder, symlinks=True)
-    port = _free_port()
+    port = free_port()
     settings = {
         "SOURCE": f"recording:{recording}",
         "REPLAY_SPEED": str(speed or "max"),
         "MARKET": "usdm",
-        "CLICKHOUSE": f"chdb://{folder}",
         "HTTP_PORT": str(port),
-        "METRICS_PORT": "0",
         "STATUS_INTERVAL": "0",
     }
-    environment = os.environ | {f"PAIRFLOW_{name}": value for name, value in settings.items()}
-    with (prepared.with_name("flow.log")).open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bytewax.run", "flows.pairs"], cwd=ROOT, env=environment, stderr=log
-        )
-        try:
-            http = urllib3.PoolManager()
-            while process.poll() is None:
-                try:
-                    http.request("GET", f"http://127.0.0.1:{port}/ping", retries=False)
-                    break
-                except urllib3.exceptions.HTTPError:
-                    time.sleep(0.02)
-            began = time.monotonic()
-            spent = Viewer(port, asked, turn).watch(process, _first(port)) if asked else 0.0
-            process.wait()
-            wall = time.monotonic() - began
-        finally:
-            process.kill()
-            process.wait()
-    if process.returncode:
-        sys.exit(f"the flow failed: {prepared.with_name('flow.log').read_text()}")
+    with running_flow(folder, **settings) as process:
+        http = urllib3.PoolManager()
+        while process.poll() is None:
+            try:
+                http.request("GET", f"http://127.0.0.1:{port}/ping", retries=False)
+                break
+            except urllib3.exceptions.HTTPError:
+                time.sleep(0.02)
+        began = time.monotonic()
+        spent = Viewer(port, asked, turn).watch(process, _first(port)) if asked else 0.0
+        finish(process)
+        wall = time.monotonic() - began
     shutil.rmtree(folder)
     return wall, spent
 

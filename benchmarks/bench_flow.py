@@ -8,10 +8,8 @@ as many trades as asked for: real messages in their real rhythm, but not real hi
 
 import argparse
 import gzip
-import os
 import re
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import report
+from tests.support.processes import run_flow
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data" / "recorded" / "usdm"
 _TRADE = re.compile(rb'(\d+) (.*"E":)(\d+)(,"T":)(\d+)(,"s":")(\w+)(","t":)(\d+)(,.*)\n', re.DOTALL)
@@ -58,23 +57,11 @@ def _repeated(lines: list[bytes], trades: int) -> Iterator[bytes]:
             )
 
 
-def run_flow(source: str, folder: Path, **settings: str) -> tuple[float, float, float]:
+def measure_flow(source: str, folder: Path, **settings: str) -> tuple[float, float, float]:
     """Run the flow on a source; return wall and CPU seconds and the peak of its memory in MB."""
-    environment = os.environ | {
-        "PAIRFLOW_SOURCE": source,
-        "PAIRFLOW_CLICKHOUSE": f"chdb://{folder / 'data'}",
-        "PAIRFLOW_HTTP_PORT": "0",
-        "PAIRFLOW_METRICS_PORT": "0",
-        "PAIRFLOW_STATUS_INTERVAL": "0",
-    }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "bytewax.run", "flows.pairs"],
-        env=environment | {f"PAIRFLOW_{name}": value for name, value in settings.items()},
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
+    run_flow(folder / "data", SOURCE=source, STATUS_INTERVAL="0", **settings)
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -185,9 +172,9 @@ def main() -> None:
         with recording.open("wb") as stream:
             stream.writelines(_repeated(lines, trades))
         empty.write_bytes(lines[0])
-        run_flow(f"recording:{empty}", folder / "warm", MARKET="usdm")
+        measure_flow(f"recording:{empty}", folder / "warm", MARKET="usdm")
         rows = []
-        start, *_ = run_flow(f"recording:{empty}", folder / "start", MARKET="usdm")
+        start, *_ = measure_flow(f"recording:{empty}", folder / "start", MARKET="usdm")
         for title, settings in (
             ("everything, trades stored", {}),
             ("everything, trades not stored", {"STORE_TRADES": "false"}),
@@ -195,7 +182,7 @@ def main() -> None:
         ):
             print(title, file=sys.stderr)
             data = folder / title.replace(" ", "-")
-            wall, cpu, memory = run_flow(f"recording:{recording}", data, MARKET="usdm", **settings)
+            wall, cpu, memory = measure_flow(f"recording:{recording}", data, MARKET="usdm", **settings)
             rows.append(
                 {
                     "flow": title,

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import settings
 
 from kernels.records import TRADE, Block
-from tests.support.grafana_checks import Served, run_flow, served
 from tests.support.paths import DATA
+from tests.support.processes import run_flow, served
+from tests.support.served import Served
 
 settings.register_profile("pairflow", deadline=None)  # the first example may wait for a compiler
 settings.load_profile("pairflow")
@@ -72,6 +73,6 @@ def replayed_store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A store of the USD-M recordings, every method in it, answering queries."""
     folder = tmp_path_factory.mktemp("served") / "data"
     source = f"recording:{data / 'recorded' / 'usdm'}"
-    run_flow(folder, SOURCE=source, MARKET="usdm", METHODS="ols,rls,kalman,tls")
+    run_flow(folder, SOURCE=source, MARKET="usdm", METHODS="ols,rls,kalman,tls", STATUS_INTERVAL="0")
     with served(folder) as store:
         yield store

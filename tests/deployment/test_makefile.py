@@ -5,23 +5,23 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from flows.demo import MARK, DemoError, new_folder
 from tests.support.paths import ROOT
+from tests.support.processes import environment, running, wait_for_line
 
 PARENT = "it's #1%20 of them"
 FOLDERS = ["clickhouse", "connectors", "flows", "kernels", "grafana"]
 
 
-def environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRFLOW_", "MAKE"))}
-    ports = {"PAIRFLOW_HTTP_PORT": "0", "PAIRFLOW_METRICS_PORT": "0", "PAIRFLOW_STATUS_INTERVAL": "100ms"}
-    return kept | ports | settings
+def quiet(**settings: str) -> dict[str, str]:
+    """Return an environment in which the flow serves nothing, and make does not run within another make."""
+    defaults = {"HTTP_PORT": "0", "METRICS_PORT": "0", "STATUS_INTERVAL": "100ms"}
+    made = environment(**defaults | settings)
+    return {name: value for name, value in made.items() if not name.startswith("MAKE")}
 
 
 @pytest.fixture(scope="module")
@@ -48,45 +48,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@contextmanager
-def running(checkout: Path, target: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a target as in a terminal, where Ctrl-C reaches the whole group of processes."""
-    process = subprocess.Popen(
-        ["make", target],
-        cwd=checkout,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def finished(checkout: Path, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command,
         cwd=checkout,
-        env=environment(**settings),
+        env=quiet(**settings),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
-
-def wait_for(process: "subprocess.Popen[str]", word: str) -> str:
-    assert process.stderr is not None
-    told = ""
-    while word not in told:
-        line = process.stderr.readline()
-        assert line, f"ended without {word!r}: {told}"
-        told += line
-    return told
 
 
 def strangers(checkout: Path) -> list[str]:
@@ -96,14 +67,14 @@ def strangers(checkout: Path) -> list[str]:
 def test_a_demo_deletes_its_own_store_alone_and_never_one_in_use(checkout: Path) -> None:
     store = checkout / "data-demo"
     for _ in range(2):
-        with running(checkout, "demo") as demo:
-            wait_for(demo, " rows stored")
+        with running("make", "demo", cwd=checkout, env=quiet()) as demo:
+            wait_for_line(demo, " rows stored")
             second = finished(checkout, "make", "demo")
             assert second.returncode != 0
             assert "a demo runs already" in second.stderr
             assert "Traceback" not in second.stderr
-            wait_for(demo, " rows stored")
-            os.killpg(demo.pid, signal.SIGINT)
+            wait_for_line(demo, " rows stored")
+            os.killpg(demo.pid, signal.SIGINT)  # as Ctrl-C does in a terminal
             told = demo.communicate(timeout=60)[1]
             assert f"in chdb://{store}" in told, told
     asked = finished(checkout, "make", "sql", "Q=SELECT 'it''s \"it\"', count() > 0, any(source) FROM trades")
@@ -112,7 +83,7 @@ def test_a_demo_deletes_its_own_store_alone_and_never_one_in_use(checkout: Path)
 
 
 def test_a_run_keeps_store_and_state_in_the_checkout(checkout: Path, data: Path) -> None:
-    settings = {"PAIRFLOW_SOURCE": f"recording:{data / 'recorded' / 'usdm'}", "PAIRFLOW_MARKET": "usdm"}
+    settings = {"SOURCE": f"recording:{data / 'recorded' / 'usdm'}", "MARKET": "usdm"}
     for _ in range(2):
         run = finished(checkout, "make", "run", **settings)
         assert run.returncode == 0, run.stderr
@@ -150,7 +121,7 @@ def test_clean_removes_what_was_built_and_no_data(checkout: Path) -> None:
     for name in ("data", "state", "archive"):
         (checkout / name).mkdir(exist_ok=True)
         (checkout / name / "kept").touch()
-    subprocess.run(["make", "clean"], cwd=checkout, env=environment(), check=True, timeout=60)
+    subprocess.run(["make", "clean"], cwd=checkout, env=quiet(), check=True, timeout=60)
     assert not (checkout / ".venv").exists()
     assert all((checkout / name / "kept").exists() for name in ("data", "state", "archive"))
     assert Path(sys.prefix, "lib").exists()

@@ -1,6 +1,5 @@
 """The whole flow, as users run it: in a process of its own, on recordings and on the simulated exchange."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import clickhouse_connect
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.processes import finish, run_flow, running_flow, wait_for_line
 
 TABLES = {
     "trades": "market, symbol, id",
@@ -24,31 +23,10 @@ TABLES = {
 }
 
 
-def start(folder: Path, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFLOW_")}
-    defaults = {"CLICKHOUSE": f"chdb://{folder / 'data'}", "HTTP_PORT": "0", "METRICS_PORT": "0"}
-    for name, value in (defaults | settings).items():
-        environment["PAIRFLOW_" + name] = value
-    return subprocess.Popen(
-        [sys.executable, "-m", "bytewax.run", "flows.pairs", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == expected, told
-    assert "Traceback" not in told
-    return told
-
-
 @contextmanager
 def opened(folder: Path) -> Iterator[Callable[[str], list[Any]]]:
     """Open the store of a run that has ended, as any program would."""
-    client = clickhouse_connect.get_client(dsn=f"chdb://{folder / 'data'}")
+    client = clickhouse_connect.get_client(dsn=f"chdb://{folder}")
     try:
         client.database = "pairflow"
         yield lambda sql: list(client.query(sql).result_rows)
@@ -68,10 +46,10 @@ def contents(folder: Path) -> dict[str, list[Any]]:
 @pytest.fixture(scope="session")
 def replayed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over the USD-M recordings, from beginning to end."""
-    folder = tmp_path_factory.mktemp("replayed")
+    folder = tmp_path_factory.mktemp("replayed") / "data"
     rules = '[{"metric": "adf_p_value", "condition": ">", "threshold": 0.1, "window": 60}]'
     source = f"recording:{data / 'recorded' / 'usdm'}"
-    finish(start(folder, SOURCE=source, MARKET="usdm", ALERT_RULES=rules))
+    run_flow(folder, SOURCE=source, MARKET="usdm", ALERT_RULES=rules)
     return folder
 
 
@@ -101,7 +79,7 @@ def test_a_recording_is_stored_whole_and_the_flow_ends_by_itself(
 
 def test_the_same_run_again_changes_no_row(data: Path, replayed: Path) -> None:
     before = contents(replayed)
-    finish(start(replayed, SOURCE=f"recording:{data / 'recorded' / 'usdm'}", MARKET="usdm"))
+    run_flow(replayed, SOURCE=f"recording:{data / 'recorded' / 'usdm'}", MARKET="usdm")
     assert contents(replayed) == before
     with opened(replayed) as query:
         assert query("SELECT count() FROM alert_rules") == [(0,)], "the settings have no rules any more"
@@ -116,42 +94,40 @@ def test_a_run_that_was_ended_half_way_resumes_to_the_rows_of_one_that_was_not(
     (tmp_path / "state").mkdir()
     subprocess.run([sys.executable, "-m", "bytewax.recovery", tmp_path / "state", "1"], check=True)
     settings = {"SOURCE": f"recording:{data / 'recorded' / 'usdm'}", "MARKET": "usdm"}
-    process = start(tmp_path, *recovery, REPLAY_SPEED="60", STATUS_INTERVAL="100ms", **settings)
-    assert process.stderr is not None
-    while "23:57" not in process.stderr.readline():  # market time, in the status line
-        assert process.poll() is None
-    process.send_signal(ending)
-    finish(process, 0 if ending == signal.SIGTERM else -ending)
-    half = contents(tmp_path)
+    store = tmp_path / "data"
+    paced = {"REPLAY_SPEED": "60", "STATUS_INTERVAL": "100ms"}
+    with running_flow(store, *recovery, **paced, **settings) as process:
+        wait_for_line(process, "23:57")  # market time, in the status line
+        process.send_signal(ending)
+        finish(process, 0 if ending == signal.SIGTERM else -ending)
+    half = contents(store)
     whole = contents(replayed)
     for table, rows in half.items():
         assert set(rows) <= set(whole[table]), table  # no open bar was emitted as if closed
         assert len(rows) < len(whole[table]), table
-    finish(start(tmp_path, *recovery, **settings))
-    resumed = contents(tmp_path)
+    run_flow(store, *recovery, **settings)
+    resumed = contents(store)
     for table, rows in whole.items():
         assert resumed[table] == rows, table
 
 
 def test_simulated_prices_are_stored_as_such_and_never_beside_real_ones(data: Path, tmp_path: Path) -> None:
     settings = {"SYMBOLS": "BTCUSDT,ETHUSDT,SOLUSDT", "TIMEFRAMES": "tick,1s"}
-    process = start(
-        tmp_path, SOURCE="simulator", STATUS_INTERVAL="200ms", Z_WINDOW="2", WINDOWS="3", **settings
-    )
-    assert process.stderr is not None
-    seen = ""
-    while " z " not in seen:
-        seen = process.stderr.readline()
-        assert seen.startswith("SIMULATED PRICES"), seen + process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    assert "SIMULATED" in finish(process) or seen
-    with opened(tmp_path) as query:
+    settings |= {"SOURCE": "simulator", "STATUS_INTERVAL": "200ms", "Z_WINDOW": "2", "WINDOWS": "3"}
+    store = tmp_path / "data"
+    with running_flow(store, **settings) as process:
+        lines = wait_for_line(process, " z ").splitlines()
+        assert all(line.startswith("SIMULATED PRICES") for line in lines), lines
+        process.send_signal(signal.SIGINT)
+        finish(process)
+    with opened(store) as query:
         assert query("SELECT DISTINCT source FROM trades") == [("simulator",)]
         counts = query("SELECT count(), uniqExact(id), max(id) - min(id) + 1 FROM trades GROUP BY symbol")
         assert len(counts) == 3
         assert all(rows == ids == span for rows, ids, span in counts)
         assert query("SELECT uniqExact(pair) FROM pair_metrics WHERE timeframe = '1s'") == [(3,)]
-    told = finish(start(tmp_path, SOURCE=f"recording:{data / 'recorded' / 'usdm'}"), 1)
+    with running_flow(store, SOURCE=f"recording:{data / 'recorded' / 'usdm'}") as process:
+        told = finish(process, 1)
     assert "simulated" in told.splitlines()[-1]
 
 
@@ -159,13 +135,13 @@ def test_without_a_network_the_flow_says_so_keeps_trying_and_names_the_demo(tmp_
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        process = start(tmp_path, WS_URL=f"ws://{address}", REST_URL=f"http://{address}", STATUS_INTERVAL="0")
-        assert process.stderr is not None
-        assert "make demo" in process.stderr.readline()
-        time.sleep(2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert finish(process).count("make demo") == 0  # said once
+        settings = {"WS_URL": f"ws://{address}", "REST_URL": f"http://{address}", "STATUS_INTERVAL": "0"}
+        with running_flow(tmp_path / "data", **settings) as process:
+            wait_for_line(process, "make demo")
+            time.sleep(2)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert finish(process).count("make demo") == 0  # said once
 
 
 @pytest.mark.parametrize(
@@ -187,7 +163,8 @@ def test_a_mistake_of_the_user_is_answered_in_a_line_each(
     if "SOURCE" not in settings:
         (tmp_path / "empty").write_bytes(b"")
         settings = {"SOURCE": f"recording:{tmp_path / 'empty'}", **settings}
-    told = finish(start(tmp_path, **settings), code)
+    with running_flow(tmp_path / "data", **settings) as process:
+        told = finish(process, code)
     lines = [line for line in told.splitlines() if not line.startswith("compiling kernels")]
     assert len(lines) == len(said), told
     assert all(line.startswith("pairflow: ") for line in lines)
@@ -196,10 +173,10 @@ def test_a_mistake_of_the_user_is_answered_in_a_line_each(
 
 
 def test_a_folder_that_another_process_uses_is_named(data: Path, tmp_path: Path) -> None:
-    first = start(tmp_path, SOURCE="simulator", STATUS_INTERVAL="100ms")
-    assert first.stderr is not None
-    first.stderr.readline()
-    told = finish(start(tmp_path, SOURCE="simulator"), 1)
-    assert "in use by another process" in told
-    first.send_signal(signal.SIGTERM)
-    finish(first)
+    store = tmp_path / "data"
+    with running_flow(store, SOURCE="simulator", STATUS_INTERVAL="100ms") as first:
+        wait_for_line(first, "SIMULATED")
+        with running_flow(store, SOURCE="simulator") as second:
+            assert "in use by another process" in finish(second, 1)
+        first.send_signal(signal.SIGTERM)
+        finish(first)

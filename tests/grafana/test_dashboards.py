@@ -21,22 +21,19 @@ from connectors.clickhouse.store import Store
 from flows.settings import Settings
 from grafana.build import FOLDER, as_text, dashboards
 from grafana.levels import SIGNIFICANT, STALE_SECONDS
-from tests.support.grafana_checks import (
+from tests.support.grafana_data_source import (
     DATA_SOURCES,
     NUMBERS,
     TEXTS,
     TIMES,
-    Answer,
     Range,
-    Served,
     expand_macros,
     interpolate,
-    run_flow,
-    served,
-    store_statements,
 )
 from tests.support.grafana_schema import Dashboard, Json, check_panel
 from tests.support.paths import ROOT
+from tests.support.processes import run_flow, run_flow_until, served, store_statements
+from tests.support.served import Answer, Served
 
 FILES = sorted(FOLDER.rglob("*.json"))
 DASHBOARDS: dict[str, Json] = {file.stem: json.loads(file.read_text()) for file in FILES}
@@ -201,7 +198,7 @@ def simulated_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served
     # Samples of the pipeline are 5 s apart, and a growth takes two of them.
     samples, signals = "SELECT uniqExact(time) FROM pipeline_metrics", "SELECT count() FROM latest_signals"
     enough = f"SELECT ({samples}) >= 3 AND ({signals}) > 0"
-    run_flow(folder, enough, SOURCE="simulator", Z_ENTRY="0.9", Z_EXIT="0.3", **settings)
+    run_flow_until(folder, enough, SOURCE="simulator", Z_ENTRY="0.9", Z_EXIT="0.3", **settings)
     store_statements(
         folder,
         "INSERT INTO alert_rules (name, threshold) VALUES ('Far out', 0.1)",

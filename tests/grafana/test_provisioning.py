@@ -22,17 +22,11 @@ from flows.settings import Settings
 from grafana.notifications import CHANNELS, CONTACT_POINT, ChannelError, notifications
 from grafana.start import StartError, grafana_variables, source_variables, write_provisioning
 from grafana.versions import IMAGE
-from tests.support.grafana_checks import (
-    DATA_SOURCES,
-    NUMBERS,
-    TEXTS,
-    Range,
-    Served,
-    Strict,
-    expand_macros,
-    served,
-)
+from tests.support.grafana_data_source import DATA_SOURCES, NUMBERS, TEXTS, Range, expand_macros
+from tests.support.grafana_schema import Strict
 from tests.support.paths import ROOT
+from tests.support.processes import served
+from tests.support.served import Served
 
 DURATION = r"^(0|(\d+(ms|s|m|h|d|w|y))+)$"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}

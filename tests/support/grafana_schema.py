@@ -1,17 +1,21 @@
-"""Grafana's classic dashboards as strict models: every key known, every value of its type.
+"""Grafana's classic dashboards as strict models.
 
-After the types of @grafana/schema 12.3, with no more of them than the dashboards here use, so that anything
-new is looked at before it is let in.
+They follow the types of @grafana/schema 12.3, but have only what these dashboards use: so anything new is
+looked at before it is allowed.
 """
-# ruff: noqa: N815, RUF012 - keys are Grafana's; pydantic copies defaults
+# ruff: noqa: N815 - keys are Grafana's; pydantic copies defaults
 
 from typing import Any, Literal
 
-from pydantic import Field
-
-from tests.support.grafana_checks import Strict
+from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
+
+
+class Strict(BaseModel):
+    """A JSON or YAML object: every key must be known, and every value must have the type of its key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class DataSource(Strict):
@@ -355,7 +359,7 @@ class FieldConfig(Strict):
 
 
 class ClickHouseQuery(Strict):
-    """As the plugin's back end and its editor read it."""
+    """A query as the plugin's back end and its editor read it."""
 
     refId: str
     datasource: DataSource
@@ -382,7 +386,7 @@ class AnnotationTarget(Strict):
 
 
 class GrafanaQuery(Strict):
-    """What Grafana's own data source reads of a query for its annotations."""
+    """A query of annotations as Grafana's own data source reads it."""
 
     refId: str
     datasource: DataSource
@@ -582,7 +586,7 @@ class Dashboard(Strict):
 
 
 def check_panel(panel: Json) -> None:
-    """Check a panel, and what depends on its kind."""
+    """Check a panel, with the options that only its kind has."""
     Panel.model_validate(panel)
     kind = panel["type"]
     if kind == "row":

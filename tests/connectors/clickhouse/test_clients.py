@@ -8,9 +8,7 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tests.support.paths import ROOT
+from tests.support.processes import finish, free_port, running_flow
 
 pytestmark = pytest.mark.skipif(
     "PAIRFLOW_TEST_CLIENTS" not in os.environ,
@@ -66,32 +65,15 @@ class Flow:
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
     folder = tmp_path_factory.mktemp("asked")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    settings = {
-        "SOURCE": "simulator",
-        "CLICKHOUSE": f"chdb://{folder}/data",
-        "HTTP_PORT": str(port),
-        "METRICS_PORT": "0",
-        "STATUS_INTERVAL": "0",
-    }
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PAIRFLOW_")}
-    environment |= {f"PAIRFLOW_{name}": value for name, value in settings.items()}
+    port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bytewax.run", "flows.pairs"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
     def curl(sql: str) -> str:
         command = ["curl", "-sf", "--data-binary", sql, f"{url}?database=pairflow"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
-    try:
+    settings = {"SOURCE": "simulator", "HTTP_PORT": str(port), "STATUS_INTERVAL": "0"}
+    with running_flow(folder / "data", **settings) as process:
         newest = f"SELECT max(id) FROM trades WHERE symbol = 'BTCUSDT' HAVING count() >= {ENOUGH}"
         until = time.monotonic() + 120
         while not (last := curl(newest).strip()) and process.poll() is None and time.monotonic() < until:
@@ -103,12 +85,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
         ids, highest = sum(int(row["id"]) for row in rows), max(float(row["price"]) for row in rows)
         yield Flow(port, url, sql, len(rows), ids, highest)
         assert process.poll() is None, "the flow did not outlive its clients"
-    finally:
         process.terminate()
-        try:
-            process.communicate(timeout=60)
-        finally:
-            process.kill()
+        finish(process)
 
 
 @needs("curl")
