@@ -13,7 +13,6 @@ import base64
 import hashlib
 import logging
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -39,6 +38,7 @@ from connectors.binance.events import Arrived, Frames
 from connectors.binance.stream import BinanceSource
 from flows.bars import BarLogic
 from kernels.records import SECOND, Block, TableRows, Trades
+from tests.support.processes import running, wait_for_line
 
 _Result = TypeVar("_Result")
 
@@ -209,26 +209,18 @@ RECEIVERS: dict[str, Callable[[int, int], Run]] = {
 
 def against_server(receiver: Callable[[int, int], _Result], rate: int, count: int) -> _Result:
     """Run a receiver against a server in another process."""
-    command = [sys.executable, "-m", "benchmarks.bench_feed", "--serve", str(rate), str(count)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            return receiver(int(server.stdout.readline()), count)
-        finally:
-            server.kill()
+    command = (sys.executable, "-m", "benchmarks.bench_feed", "--serve", str(rate), str(count))
+    with running(*command, piped=True) as server:
+        return receiver(int(wait_for_line(server)), count)
 
 
 @contextmanager
 def simulator(*arguments: str) -> Iterator[Endpoints]:
     """Run the simulated exchange in another process."""
-    command = [sys.executable, "-m", "connectors.simulator", "--exit-with-parent", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as exchange:
-        assert exchange.stdout is not None
-        try:
-            url = exchange.stdout.readline().split()[-1]
-            yield Endpoints((url.replace("http", "ws", 1),), (url,))
-        finally:
-            exchange.terminate()
+    command = (sys.executable, "-m", "connectors.simulator", "--exit-with-parent", *arguments)
+    with running(*command, piped=True) as exchange:
+        url = wait_for_line(exchange).split()[-1]
+        yield Endpoints((url.replace("http", "ws", 1),), (url,))
 
 
 class _MeteredSource(BinanceSource):

@@ -16,7 +16,6 @@ Tried, and left out:
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -34,6 +33,7 @@ from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Store
 from kernels.records import TRADE, Block
+from tests.support.processes import finish, running, wait_for_line
 
 COMMAND = "python -m benchmarks.bench_store"
 PACKAGES = ["chdb", "clickhouse-connect", "pyarrow", "numpy"]
@@ -115,21 +115,16 @@ def write_rows(store: Store, remote: Store, columns: Columns) -> list[Row]:
 def _server(folder: Path) -> Iterator[Store]:
     """Open a store over HTTP, at a process that answers as a server does and throws trades away."""
     program = (
-        "import sys; from pathlib import Path; from tests.test_clickhouse_sink import Server\n"
+        "import sys; from pathlib import Path; from tests.connectors.clickhouse.test_sink import Server\n"
         "server = Server(Path(sys.argv[1])); print(server.server_address[1], flush=True); sys.stdin.read()"
     )
     folder.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        port = int(process.stdout.readline())
+    with running(sys.executable, "-c", program, str(folder), piped=True) as process:
+        port = int(wait_for_line(process))
         with Store.open(f"clickhouse://127.0.0.1:{port}/pairflow", source="binance") as store:
             store.client.command("CREATE TABLE thrown_away AS stored_trades ENGINE = Null")
             yield store
-    finally:
-        process.communicate()
+        finish(process)
 
 
 def read_many(store: Store, rows: int) -> list[Row]:

@@ -18,6 +18,7 @@ from grafana.notifications import CHANNELS
 from grafana.start import source_variables
 from grafana.versions import IMAGE, PLUGIN, PLUGIN_VERSION
 from tests.support.paths import ROOT
+from tests.support.processes import finish, running
 
 USERS = ROOT / "clickhouse" / "users.d" / "pairflow.xml"
 CONFIG = ROOT / "clickhouse" / "config.d" / "pairflow.xml"
@@ -280,9 +281,8 @@ def test_the_entry_point_makes_the_recovery_state_once(tmp_path: Path) -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     states = []
     for _ in range(2):
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-            said, _ = process.communicate(timeout=60)
-        assert said == f"{process.pid}\n"
+        with running(*command, env=env, piped=True) as process:
+            assert finish(process) == f"{process.pid}\n"
         states.append([file.stat().st_mtime_ns for file in sorted((tmp_path / "state").iterdir())])
     assert len(states[0]) == 1
     assert states[0] == states[1]

@@ -1,13 +1,14 @@
 """Kernels compiled by real processes with a cache folder of their own."""
 
 import os
-import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.processes import finish, running
 
 PROGRAM = """
 import json
@@ -41,15 +42,17 @@ COMPILED = "[0, 2, [0.0, 2.0, 4.0], true]"
 LOADED = "[2, 0, [0.0, 2.0, 4.0], true]"
 
 
-def start(program: Path, cache: Path, **settings: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)} | settings
-    return subprocess.Popen([sys.executable, program], env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def output(process: "subprocess.Popen[str]") -> str:
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return text.strip()
+def outputs(program: Path, cache: Path, processes: int = 1, **settings: str) -> list[str]:
+    """Run a program in processes that start together; return the first line of each, in sorted order."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)} | settings
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(running(sys.executable, str(program), env=env, piped=True))
+            for _ in range(processes)
+        ]
+        return sorted(
+            finish(process).splitlines()[0] for process in started
+        )  # a message may follow on stderr
 
 
 @pytest.fixture
@@ -61,20 +64,19 @@ def program(tmp_path: Path) -> Path:
 
 def test_of_processes_that_start_together_one_compiles_and_the_others_load(program: Path) -> None:
     cache = program.parent / "cache"
-    results = sorted(output(process) for process in [start(program, cache) for _ in range(3)])
-    assert results == [COMPILED, LOADED, LOADED]
+    assert outputs(program, cache, processes=3) == [COMPILED, LOADED, LOADED]
 
 
 def test_a_changed_helper_is_compiled_anew(program: Path) -> None:
     cache = program.parent / "cache"
-    assert output(start(program, cache)) == COMPILED
+    assert outputs(program, cache) == [COMPILED]
     program.write_text(PROGRAM.format(factor=3.0))
-    assert output(start(program, cache)) == "[0, 2, [0.0, 3.0, 6.0], true]"
+    assert outputs(program, cache) == ["[0, 2, [0.0, 3.0, 6.0], true]"]
 
 
 def test_without_a_folder_to_write_to_kernels_work_uncached(program: Path) -> None:
     # As in a read-only installation without a home: the only kind of place allowed is one that is not there.
     cache = program.parent / "cache"
     for _ in range(2):
-        assert output(start(program, cache, NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator")) == COMPILED
+        assert outputs(program, cache, NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator") == [COMPILED]
     assert not cache.exists()

@@ -34,15 +34,26 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(*command: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+def running(
+    *command: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, piped: bool = False
+) -> Iterator[Process]:
     """Run a command; kill what still runs of it and of its own processes when the block ends.
 
     The command leads a group of processes, as it does in a terminal.
 
     :arg env: its environment, by default that of this process.
+    :arg piped: whether its stdin and stdout are pipes too; its stderr always is one.
     """
+    pipe = subprocess.PIPE if piped else None
     process = subprocess.Popen(
-        command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process
@@ -50,34 +61,38 @@ def running(*command: str, cwd: Path = ROOT, env: Mapping[str, str] | None = Non
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if process.stderr:
-            process.stderr.close()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
-def wait_for_line(process: Process, text: str) -> str:
-    """Wait for a line on stderr that contains a text.
+def wait_for_line(process: Process, text: str = "") -> str:
+    """Wait for a line that contains a text, on stdout if that is a pipe, else on stderr.
 
+    :arg text: by default any line will do.
     :returns: all lines that were read, up to that one.
-    :raises AssertionError: with those lines, if the process ends before.
+    :raises AssertionError: with all that the process wrote, if it ends before.
     """
     assert process.stderr
+    stream = process.stdout or process.stderr
     lines = ""
-    while line := process.stderr.readline():
+    while line := stream.readline():
         lines += line
         if text in line:
             return lines
-    msg = f"the process ended without {text!r}: {lines}"
+    msg = f"the process ended without {text!r}: {lines}{process.stderr.read()}"
     raise AssertionError(msg)
 
 
 def finish(process: Process, code: int = 0) -> str:
-    """Wait for the end of a process.
+    """Close the stdin of a process, if that is a pipe, and wait for its end.
 
     :arg code: the exit code that is expected.
-    :returns: the rest of its stderr.
+    :returns: the rest of its output: of its stdout, if that is a pipe, and of its stderr.
     :raises AssertionError: with that text, if the exit code is another one or there is a traceback.
     """
-    _, text = process.communicate()
+    out, err = process.communicate()
+    text = (out or "") + err
     assert process.returncode == code, text
     assert "Traceback" not in text, text
     return text

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from scipy import stats
 
 from connectors.clickhouse import __main__ as commands
 from connectors.clickhouse.alert_rules import CONDITIONS, AlertRule
-from connectors.clickhouse.schema import FOLDER
 from connectors.clickhouse.sink import Columns
 from connectors.clickhouse.store import Dsn, Store, StoreError, StoreInUseError
 from kernels.records import BAR, GAP, METRIC, SECOND, SIGNAL, STATISTICS, TRADE
+from tests.support.processes import finish, running, wait_for_line
 
 COLUMNS = Columns(market="spot", source="binance", symbols=["BTCUSDT", "ETHUSDT"], pairs=["ETHUSDT/BTCUSDT"])
 
@@ -270,17 +272,22 @@ def test_a_folder_in_use_is_one_clear_line_and_free_after_close(dsn: str) -> Non
     assert subprocess.run(other, capture_output=True, check=False).returncode == 0
 
 
+@contextmanager
+def held_by_another_process(dsn: str) -> Iterator[None]:
+    """Let another process have a store open while the block runs."""
+    code = (
+        "import sys; from connectors.clickhouse.store import Store\n"
+        "with Store.open(sys.argv[1]): print('open', flush=True); sys.stdin.read()"
+    )
+    with running(sys.executable, "-c", code, dsn, piped=True) as other:
+        wait_for_line(other, "open")
+        yield
+        finish(other)
+
+
 def test_a_folder_held_by_another_process_is_refused(dsn: str) -> None:
-    code = "import sys; from connectors.clickhouse.store import Store; s = Store.open(sys.argv[1])\n"
-    code += "print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, dsn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
-        with pytest.raises(StoreInUseError):
-            Store.open(dsn)
-        other.communicate("\n")
+    with held_by_another_process(dsn), pytest.raises(StoreInUseError):
+        Store.open(dsn)
     Store.open(dsn).close()
 
 
@@ -468,18 +475,9 @@ def test_commands_find_the_store_of_the_demo_where_there_is_no_other(
         assert commands.main(["sql", "--format", "TSV", sql]) == 0
         assert capsysbinary.readouterr().out.decode().strip() == name
     # The flow that runs is meant, which here has no server.
-    code = (
-        "import sys; from connectors.clickhouse.store import Store; store = Store.open(sys.argv[1]);"
-        " print(flush=True); sys.stdin.read()"
-    )
-    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
-    command = [sys.executable, "-c", code, f"chdb://{tmp_path}/data-demo"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
-        assert running.stdout is not None
-        running.stdout.readline()
+    with held_by_another_process(f"chdb://{tmp_path}/data-demo"):
         monkeypatch.setenv("PAIRFLOW_SERVER_URL", "http://127.0.0.1:9")
         assert commands.main(["sql", "SELECT 1"]) == 1
-        running.communicate()
     assert f"the folder {tmp_path}/data-demo is in use" in capsysbinary.readouterr().err.decode()
 
 

@@ -5,10 +5,7 @@ import functools
 import gzip
 import hashlib
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -44,7 +41,8 @@ from connectors.simulator.market import (
 )
 from connectors.simulator.streams import Connection
 from kernels.records import SECOND
-from tests.support.paths import DATA, ROOT
+from tests.support.paths import DATA
+from tests.support.processes import finish, running, wait_for_line
 
 START = 1_754_049_600_000_000  # 2025-08-01 12:00 UTC
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -1453,33 +1451,23 @@ async def test_two_runs_of_one_seed_are_the_same_byte_for_byte() -> None:
     assert digests[0] == digests[1]
 
 
-def program(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    root = ROOT
-    command = [sys.executable, "-m", "connectors.simulator", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+PROGRAM = (sys.executable, "-m", "connectors.simulator")
 
 
 def test_the_program_says_where_it_listens_and_ends_when_its_parent_does() -> None:
-    with program("--exit-with-parent", "--rate", "50") as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        line = process.stdout.readline()
+    with running(*PROGRAM, "--exit-with-parent", "--rate", "50", piped=True) as process:
+        line = wait_for_line(process)
         assert line.startswith("listening on http://127.0.0.1:")
         host, port = line.split("//")[1].strip().split(":")
         socket.create_connection((host, int(port))).close()
-        process.stdin.close()
-        assert process.wait(10) == 0
+        finish(process)  # its stdin is closed, as it is when a parent ends
 
 
 def test_the_program_ends_in_order_on_sigterm() -> None:
-    with program() as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline().startswith("listening on ")
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert process.stderr.read() == ""
+    with running(*PROGRAM, piped=True) as process:
+        assert wait_for_line(process).startswith("listening on ")
+        process.terminate()
+        assert finish(process) == ""
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from connectors.clickhouse.server import EmbeddedServer
 from connectors.clickhouse.store import Store, StoreError
 from tests.support.embedded_server import SLOW, TRADES, ask, wait_for_queries
+from tests.support.processes import finish, running, store_statements, wait_for_line
 
 
 def test_curl_asks_by_get_and_by_post(server: EmbeddedServer) -> None:
@@ -159,14 +159,12 @@ def test_commands_ask_the_process_that_has_the_folder_open(
 
 def test_a_store_is_served_without_the_flow(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
-    make = "import sys; from connectors.clickhouse.store import Store; Store.open(sys.argv[1]).close()"
-    subprocess.run([sys.executable, "-c", make, f"chdb://{path}"], check=True)
+    store_statements(tmp_path / "store")  # makes an empty store
     line = [sys.executable, "-m", "connectors.clickhouse", "serve", path, "--port", "0"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as serving:
-        assert serving.stderr is not None
-        found = re.search(r"on (http://127\.0\.0\.1:\d+)", serving.stderr.readline())
+    with running(*line) as serving:
+        found = re.search(r"on (http://127\.0\.0\.1:\d+)", wait_for_line(serving))
         assert found is not None
         with urllib.request.urlopen(f"{found[1]}/?query=SELECT+count()+FROM+bars") as response:
             assert response.read() == b"0\n"
-        serving.send_signal(signal.SIGTERM)
-        assert serving.wait(20) == 0
+        serving.terminate()
+        finish(serving)
