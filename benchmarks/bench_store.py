@@ -116,7 +116,8 @@ def _server(folder: Path) -> Iterator[Store]:
     """Open a store over HTTP, at a process that answers as a server does and throws trades away."""
     program = (
         "import sys; from pathlib import Path; from tests.connectors.clickhouse.test_sink import Server\n"
-        "server = Server(Path(sys.argv[1])); print(server.server_address[1], flush=True); sys.stdin.read()"
+        "server = Server(Path(sys.argv[1])); print(server.server_address[1], flush=True)\n"
+        "sys.stdin.read(); server.stop()"
     )
     folder.mkdir()
     with running(sys.executable, "-c", program, str(folder), piped=True) as process:
