@@ -26,7 +26,7 @@ def dashboard(
     panels: dict[int, Json],
     variables: list[Json],
     annotations: list[Json] | None = None,
-    hours: str = "15m",
+    time_range: str = "15m",
     refresh: str = "5s",
 ) -> Json:
     """Return a dashboard.
@@ -34,7 +34,7 @@ def dashboard(
     :arg panels: by their numbers, in the order in which they stand. Alert rules and links use the numbers: a
         new panel gets a number that was never used.
     :arg annotations: with the titles of the panels they are drawn on.
-    :arg hours: length of the time range when the dashboard is opened.
+    :arg time_range: its length when the dashboard is opened.
     """
     numbers = {panel["title"]: number for number, panel in panels.items()}
     for each in annotations or []:
@@ -50,7 +50,7 @@ def dashboard(
         "editable": True,
         "graphTooltip": 1,
         "liveNow": False,
-        "time": {"from": f"now-{hours}", "to": "now"},
+        "time": {"from": f"now-{time_range}", "to": "now"},
         "timezone": "utc",
         "weekStart": "",
         "refresh": refresh,
@@ -85,7 +85,7 @@ _IN_URLS = ("market", "y", "x", "timeframe", "window", "method")
 def variables(*, pair: bool, selection: bool = True) -> list[Json]:
     """Return the variables. All dashboards have all of them, so that links carry them on.
 
-    :arg pair: whether the user can select the pair; the variable is else hidden.
+    :arg pair: whether the user can select the pair; otherwise the variables Y and X are hidden.
     :arg selection: whether the user can select market, timeframe, window and method.
     """
     leg, choice = (_SHOWN if pair else _HIDDEN), (_SHOWN if selection else _HIDDEN)

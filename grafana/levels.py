@@ -6,7 +6,7 @@ Z_ENTRY = float(Settings.model_fields["z_entry"].default)
 """z-score beyond which a spread is entered."""
 
 Z_EXIT = float(Settings.model_fields["z_exit"].default)
-"""z-score within which it is left."""
+"""z-score within which a spread is exited."""
 
 SIGNIFICANT = 0.05
 """ADF p-value below which a spread counts as stationary, as in the view pair_ranking."""

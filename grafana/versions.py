@@ -1,4 +1,4 @@
-"""Versions of Grafana and of its ClickHouse plugin: dashboards are written for them, and they are started."""
+"""Versions of Grafana and of its ClickHouse plugin that dashboards are written for and that are started."""
 
 GRAFANA = "12.3.3"
 IMAGE = f"grafana/grafana:{GRAFANA}"

@@ -69,7 +69,7 @@ def dashboard() -> Json:
         "What fires, what fired, and your own rules.",
         panels,
         variables(pair=False, selection=False),
-        hours="1h",
+        time_range="1h",
         refresh="10s",  # as often as rules are evaluated
     )
 
