@@ -1,4 +1,4 @@
-"""What Grafana reads from a provisioning folder, as models, and what would be wrong in it."""
+"""Grafana's provisioning files as strict models, and the faults that models cannot express."""
 
 import re
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ DURATION = r"^(0|(\d+(ms|s|m|h|d|w|y))+)$"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 EXPRESSION = "__expr__"
 RECEIVERS = {"webhook": "url", "telegram": "bottoken chatid", "slack": "url", "email": "addresses"}
-"""Settings that Grafana asks of a receiver, by its type (grafana/alerting, receivers/*/v1/config.go)."""
+"""Settings that Grafana requires of a receiver, by its type (grafana/alerting, receivers/*/v1/config.go)."""
 
 
 def seconds(duration: str) -> float:
     return sum(float(n) * SECONDS[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h|d|w|y)", duration))
 
 
-# The keys below are those that Grafana's loader reads (services/provisioning); it ignores others in silence.
+# The models have the keys that Grafana's loader reads (services/provisioning). It ignores other keys.
 
 
 class Evaluator(Strict):
@@ -244,12 +244,12 @@ class Providers(Strict):
 
 
 def literal_dollar(text: str) -> bool:
-    """Whether Grafana would take a part of the text for a variable."""
+    """Return whether Grafana would take a part of the text for a variable."""
     return re.search(r"\$", text.replace("$$", "")) is not None
 
 
 def interpolated(value: str | bool, environment: dict[str, str]) -> Any:
-    """Fill in variables as Grafana does in settings (provisioning/values, interpolateIfaceValue)."""
+    """Replace variables as Grafana does in settings (provisioning/values, interpolateIfaceValue)."""
     if isinstance(value, bool):
         return value
     parts = [
@@ -269,6 +269,11 @@ def queries(alerting: Alerting) -> Iterator[tuple[Rule, Query]]:
 
 
 def rule_faults(rule: Rule, titles: list[str], uids: list[str]) -> Iterator[str]:
+    """Find the faults of an alert rule.
+
+    :arg titles: of all rules.
+    :arg uids: of all rules.
+    """
     name = rule.uid
     if uids.count(rule.uid) > 1 or titles.count(rule.title) > 1:
         yield f"{name}: uid and title must be unique"
@@ -286,57 +291,73 @@ def rule_faults(rule: Rule, titles: list[str], uids: list[str]) -> Iterator[str]
         if (model.refId, model.datasource.uid) != (query.refId, query.datasourceUid):
             yield f"{name}: {query.refId} and its model differ in refId or data source"
         if isinstance(model, Threshold):
-            if query.datasourceUid != EXPRESSION or model.expression not in known:
-                yield f"{name}: {query.refId} judges {model.expression}, which is none of {known}"
-            if model.conditions[0].unloadEvaluator is None:
-                continue
-            if rule.condition != query.refId:
-                yield f"{name}: a recovery threshold is only allowed in the condition"
-            judged = [
-                q.model.rawSql for q in rule.data if q.refId == model.expression and isinstance(q.model, Sql)
-            ]
-            if not all("isFinite" in sql for sql in judged):
-                yield f"{name}: a NaN would never recover: the query must leave it out with isFinite"
+            yield from (f"{name}: {fault}" for fault in _threshold_faults(rule, query, model))
         else:
-            if DATA_SOURCES.get(query.datasourceUid) != model.datasource.type:
-                yield f"{name}: {query.refId} asks a data source that is not provisioned"
-            if query.relativeTimeRange is None or query.relativeTimeRange.from_ <= query.relativeTimeRange.to:
-                yield f"{name}: {query.refId} needs a time range from > to"
-            try:
-                sql = expand_macros(model.rawSql, Range(0, 600))
-            except AssertionError as error:
-                yield f"{name}: {error}"
-                continue
-            if "$" in sql:
-                yield f"{name}: {query.refId} has a variable, which only a dashboard fills in"
+            yield from (f"{name}: {fault}" for fault in _sql_faults(query, model))
+
+
+def _threshold_faults(rule: Rule, query: Query, model: Threshold) -> Iterator[str]:
+    known = [each.refId for each in rule.data]
+    if query.datasourceUid != EXPRESSION or model.expression not in known:
+        yield f"{query.refId} judges {model.expression}, which is none of {known}"
+    if model.conditions[0].unloadEvaluator is None:
+        return
+    if rule.condition != query.refId:
+        yield "a recovery threshold is only allowed in the condition"
+    judged = [each.model for each in rule.data if each.refId == model.expression]
+    if not all("isFinite" in each.rawSql for each in judged if isinstance(each, Sql)):
+        yield "a NaN would never recover: the query must leave it out with isFinite"
+
+
+def _sql_faults(query: Query, model: Sql) -> Iterator[str]:
+    if DATA_SOURCES.get(query.datasourceUid) != model.datasource.type:
+        yield f"{query.refId} asks a data source that is not provisioned"
+    if query.relativeTimeRange is None or query.relativeTimeRange.from_ <= query.relativeTimeRange.to:
+        yield f"{query.refId} needs a time range from > to"
+    try:
+        sql = expand_macros(model.rawSql, Range(0, 600))
+    except AssertionError as error:
+        yield str(error)
+        return
+    if "$" in sql:
+        yield f"{query.refId} has a variable, which only a dashboard fills in"
 
 
 def notification_faults(files: list[Alerting], environment: dict[str, str]) -> Iterator[str]:
-    points = [point for file in files for point in file.contactPoints]
-    names = {point.name for point in points}
+    """Find the faults of contact points and policies.
+
+    :arg files: all files about alerts.
+    :arg environment: variables that Grafana fills into settings.
+    """
+    names = {point.name for file in files for point in file.contactPoints}
     mutes = {mute.name for file in files for mute in file.muteTimes}
     policies = [policy for file in files for policy in file.policies]
     if len(policies) > 1:
         yield "there is one policy tree: the second would replace the first in silence"
     for policy in policies:
-        routes: list[Policy | Route] = [policy, *policy.routes]
-        for route in routes:
-            if route.receiver not in names:
-                yield f"the policy names {route.receiver}, which is no contact point"
-            if isinstance(route, Route):
-                yield from (f"no mute time {mute}" for mute in route.mute_time_intervals if mute not in mutes)
-        if literal_dollar(policy.model_dump_json()):
-            yield "a $ in the policy is written $$"
-    for point in points:
-        for receiver in point.receivers:
-            for setting in RECEIVERS[receiver.type].split():
-                value = interpolated(receiver.settings.get(setting, ""), environment)
-                if not isinstance(value, str) or not value:
-                    yield f"{receiver.uid}: {setting} is {value!r}, and Grafana would not start"
+        yield from _policy_faults(policy, names, mutes)
+    for receiver in (each for file in files for point in file.contactPoints for each in point.receivers):
+        for setting in RECEIVERS[receiver.type].split():
+            value = interpolated(receiver.settings.get(setting, ""), environment)
+            if not isinstance(value, str) or not value:
+                yield f"{receiver.uid}: {setting} is {value!r}, and Grafana would not start"
+
+
+def _policy_faults(policy: Policy, names: set[str], mutes: set[str]) -> Iterator[str]:
+    for receiver in (policy.receiver, *(route.receiver for route in policy.routes)):
+        if receiver not in names:
+            yield f"the policy names {receiver}, which is no contact point"
+    for route in policy.routes:
+        yield from (f"no mute time {mute}" for mute in route.mute_time_intervals if mute not in mutes)
+    if literal_dollar(policy.model_dump_json()):
+        yield "a $ in the policy is written $$"
 
 
 def faults(folder: Path, environment: dict[str, str] | None = None) -> list[str]:
-    """Return what is wrong with a provisioning folder, nothing if all is well."""
+    """Return the faults of a provisioning folder.
+
+    :arg environment: variables that Grafana fills into settings.
+    """
     found: list[str] = []
     files: list[Alerting] = []
     models: dict[str, type[Strict]] = {"alerting": Alerting, "datasources": Sources, "dashboards": Providers}
