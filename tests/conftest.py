@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from hypothesis import settings
 
 from kernels.records import TRADE, Block
 from tests.support.paths import DATA
-from tests.support.processes import run_flow, served
-from tests.support.served import Served
 
 settings.register_profile("pairflow", deadline=None)  # the first example may wait for a compiler
 settings.load_profile("pairflow")
@@ -66,13 +64,3 @@ def klines(data: Path) -> dict[str, list[dict[str, str]]]:
         with (data / "klines" / f"{symbol}-1m-2024-08-08.usdm.csv").open() as stream:
             found[symbol] = list(csv.DictReader(stream, names))
     return found
-
-
-@pytest.fixture(scope="session")
-def replayed_store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A store of the USD-M recordings, every method in it, answering queries."""
-    folder = tmp_path_factory.mktemp("served") / "data"
-    source = f"recording:{data / 'recorded' / 'usdm'}"
-    run_flow(folder, SOURCE=source, MARKET="usdm", METHODS="ols,rls,kalman,tls", STATUS_INTERVAL="0")
-    with served(folder) as store:
-        yield store

@@ -1,6 +1,5 @@
 """The files of grafana/queries: each is used, filled in by one rule, and nothing else makes SQL."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from grafana import sql as queries
-from grafana.build import FOLDER
-from grafana.panels import Json
 from grafana.sql import QUERIES, QueryError, sql
+from tests.support.grafana_dashboards import DASHBOARDS, panels_of
+from tests.support.grafana_schema import Json
 from tests.support.paths import ROOT
 
 FILES = {
@@ -31,17 +30,14 @@ def queries_of(dashboard: Json) -> Iterator[tuple[str, str]]:
         yield f"variable {variable['name']}", variable["query"]["rawSql"]
     for annotation in dashboard["annotations"]["list"]:
         yield f"annotation {annotation['name']}", annotation["target"]["rawSql"]
-    for outer in dashboard["panels"]:
-        for panel in (outer, *outer.get("panels", ())):
-            for query in panel.get("targets", ()):
-                if "rawSql" in query:
-                    yield panel["title"], query["rawSql"]
+    for panel in panels_of(dashboard):
+        for query in panel.get("targets", ()):
+            if "rawSql" in query:
+                yield panel["title"], query["rawSql"]
 
 
 SHOWN = [
-    (file.stem, title, query)
-    for file in sorted(FOLDER.glob("*.json"))
-    for title, query in queries_of(json.loads(file.read_text()))
+    (name, title, query) for name, dashboard in DASHBOARDS.items() for title, query in queries_of(dashboard)
 ]
 
 

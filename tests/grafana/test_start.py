@@ -18,8 +18,8 @@ from tests.support.grafana_provisioning import PROVISIONING, faults
 from tests.support.paths import ROOT
 
 
-def test_grafana_keeps_the_plugins_that_it_has(tmp_path: Path) -> None:
-    """It would else renew them in place at its start, and lose those that it cannot write or fetch."""
+def test_grafana_does_not_update_its_plugins(tmp_path: Path) -> None:
+    """By default it updates plugins when it starts, and loses those that it cannot write or download."""
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
     for environment in (grafana_variables(tmp_path, tmp_path), service["environment"]):
         assert environment["GF_PLUGINS_PREINSTALL_AUTO_UPDATE"] == "false"
@@ -98,12 +98,12 @@ def test_a_grafana_on_the_path_is_started_for_this_machine_alone(tmp_path: Path)
     assert "no store answers" in done.stderr
     assert faults(Path(environment["GF_PATHS_PROVISIONING"]), environment) == []
     assert (tmp_path / "grafana-data" / "provisioning" / "plugins").is_dir()
-    (tmp_path / "grafana-data" / "grafana.db").touch()  # the second start changes no password
+    (tmp_path / "grafana-data" / "grafana.db").touch()  # a second start does not change the password
     assert "GF_SECURITY_ADMIN_PASSWORD" not in _start(tmp_path).stdout
     assert CONTACT_POINT == "pairflow"
 
 
-def test_else_the_pinned_image_is_started_where_docker_runs(tmp_path: Path) -> None:
+def test_without_an_installed_grafana_the_pinned_image_is_started(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     docker = tmp_path / "bin" / "docker"
     docker.write_text(f"#!{shutil.which('sh')}\necho $*\n")
